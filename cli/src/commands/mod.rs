@@ -1,0 +1,47 @@
+//! The verbs, one a file: what each takes and what it does.
+
+pub(crate) mod check_config;
+pub(crate) mod completions;
+pub(crate) mod daemon;
+pub(crate) mod doctor;
+pub(crate) mod fetch;
+pub(crate) mod gc;
+pub(crate) mod import;
+pub(crate) mod man;
+pub(crate) mod peers;
+pub(crate) mod pin;
+pub(crate) mod setup;
+pub(crate) mod status;
+pub(crate) mod verify;
+
+use crate::Around;
+use crate::args::{Peer, Verb};
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
+/// Does what the words say.
+pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Exit, Failure> {
+    let globals = &peer.globals;
+    let client = || Client::new(globals, around);
+    match &peer.verb {
+        Verb::Daemon(args) => daemon::run(args, globals, around, out).await,
+        Verb::Status(args) => status::run(args, &client(), out).await,
+        Verb::Fetch(args) => fetch::run(args, &client(), out).await,
+        Verb::Import(args) => import::run(args, &client(), out).await,
+        Verb::Pin(args) => pin::run(args, &client(), out).await,
+        Verb::Gc(args) => gc::run(args, &client(), out).await,
+        Verb::Verify(args) => verify::run(args, &client(), out).await,
+        Verb::Peers(args) => peers::run(args, &client(), out).await,
+        Verb::Setup(args) => setup::run(args, globals, around, out).await,
+        Verb::Doctor(args) => doctor::run(args, globals, around, out).await,
+        Verb::CheckConfig(args) => check_config::run(args, globals, around, out),
+        Verb::Completions(args) => completions::run(args, out),
+        Verb::Man(args) => man::run(args, out),
+    }
+}
+
+/// The end of long work whose last line never came.
+fn no_last_line(doing: &str) -> Failure {
+    Failure::BrokenOff { doing: doing.to_owned(), why: "the daemon stopped before it was done".to_owned() }
+}

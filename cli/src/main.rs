@@ -1,0 +1,85 @@
+//! `peer`: words in, words out, exit code.
+//!
+//! The only place that reads the environment (clap reads the `PEER_*` variables that [`args`] declares).
+
+mod args;
+mod client;
+mod commands;
+mod deliver;
+mod exit;
+mod output;
+
+use args::{Peer, Verb};
+use clap::Parser as _;
+use daemon::config::Surroundings;
+use exit::{Exit, Failure};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the process finds around it and no flag says.
+pub(crate) struct Around {
+    /// What the configuration's defaults depend on.
+    pub(crate) surroundings: Surroundings,
+    /// `PATH`: where programs are looked for.
+    pub(crate) path: OsString,
+    /// True when `NO_COLOR` is set and not empty (no-color.org).
+    pub(crate) no_color: bool,
+}
+
+fn main() -> std::process::ExitCode {
+    abort_on_panic();
+    let around = look_around();
+    let peer = Peer::parse();
+    let out = output::Output::new(peer.globals.json, peer.globals.quiet);
+    let exit = runtime(&peer.verb)
+        .and_then(|runtime| runtime.block_on(commands::run(&peer, &around, &out)))
+        .unwrap_or_else(|failure| {
+            out.failure(&failure);
+            failure.exit()
+        });
+    exit.into()
+}
+
+/// A panic is a bug: the process ends at once in every build, as the release profile does it.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+fn look_around() -> Around {
+    let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    Around {
+        surroundings: Surroundings {
+            is_root: rustix::process::geteuid().is_root(),
+            home: path("HOME"),
+            xdg_data_home: path("XDG_DATA_HOME"),
+            xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+        },
+        path: variable("PATH").unwrap_or_default(),
+        no_color: variable("NO_COLOR").is_some(),
+    }
+}
+
+/// A variable that is set to something.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Only the daemon has work for more than one thread.
+fn runtime(verb: &Verb) -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = match verb {
+        Verb::Daemon(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder.enable_all().build().map_err(|error| Failure::local("cannot start the runtime", error))
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

@@ -1,0 +1,42 @@
+//! Tests of the real binary: what only the wiring of processes can break, with the real Portage, nginx, curl-like
+//! clients and `kill -9` around it.
+//!
+//! Rooms that set the stage: `peer` (a real daemon), `gentoo` (ebuild repositories), `portage` (a client machine),
+//! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `noise` (contents),
+//! `wait` (deadlines and signals). The others are tests, one subject a room.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "the rules of the product's rooms; a test writes files and starts processes, and says so when it cannot"
+)]
+
+mod fault_server;
+mod gentoo;
+mod http;
+mod noise;
+mod peer;
+mod portage;
+mod upstream;
+mod wait;
+
+mod bad_input;
+mod crash;
+mod crowd;
+mod examples;
+mod full_disk;
+mod http_semantics;
+mod layouts;
+mod mirror_faults;
+mod no_open_proxy;
+mod peer_faults;
+mod relay;
+mod repositories;
+mod restrict;
+mod shutdown;
+mod stage;
+mod status_page;
+mod swarm;
+mod tidy;
+mod verbs;

@@ -1,0 +1,224 @@
+//! Repositories as they are in life: changing under the node, overlapping, broken, without md5-cache, and large.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::tempdir;
+
+use crate::gentoo::{Ebuild, Repo, Source, checkout};
+use crate::noise::noise;
+use crate::peer::{Start, TestPeer};
+use crate::portage::Client;
+use crate::upstream::Nginx;
+use crate::wait;
+
+/// `DIST` lines in the snapshot of the overlay.
+const OVERLAY_LINES: u64 = 55_001;
+
+#[test]
+fn a_changed_repository_is_seen_without_a_restart() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let old = Source::new(&nginx.distfiles(), "old-1.0.bin", &noise(1, 1_000));
+    let new = Source::new(&nginx.distfiles(), "new-1.0.bin", &noise(2, 1_000));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add_plain("old", "http://127.0.0.1:1", &old);
+    let node = TestPeer::mirror_of(&dir.path().join("node"), &repo, &nginx.url());
+    assert!(node.get(&old.sums.path()).is(&old.content()));
+    assert_eq!(node.get("/distfiles/new-1.0.bin").status, 404);
+
+    repo.add_plain("new", "http://127.0.0.1:1", &new);
+    wait::until("the new ebuild's file", || node.get(&new.name_path()).is(&new.content()).then_some(()));
+    fs::remove_dir_all(repo.dir.join("app-misc/old")).unwrap();
+    wait::until("the removed ebuild's name to go", || (node.get("/distfiles/old-1.0.bin").status == 404).then_some(()));
+    assert_eq!(node.number("distfiles_indexed"), 1);
+}
+
+#[test]
+fn a_file_rolled_again_under_the_same_name_is_another_file() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let first = Source::new(&nginx.distfiles(), "rolled-1.0.bin", &noise(1, 1_000));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add_plain("rolled", "http://127.0.0.1:1", &first);
+    let node = TestPeer::mirror_of(&dir.path().join("node"), &repo, &nginx.url());
+    let was = first.content();
+    assert!(node.get(&first.name_path()).is(&was));
+    let second = Source::new(&nginx.distfiles(), "rolled-1.0.bin", &noise(2, 1_000));
+    repo.add_plain("rolled", "http://127.0.0.1:1", &second);
+    wait::until("the new bytes under the old name", || {
+        node.get(&second.name_path()).is(&second.content()).then_some(())
+    });
+    assert!(node.get(&first.sums.path()).is(&was), "the old bytes keep their digest");
+    node.holds_only(2);
+}
+
+#[test]
+fn two_repositories_with_the_same_file_name_get_their_own_bytes() {
+    let dir = tempdir().unwrap();
+    let (one, two) = (Nginx::start(&dir.path().join("one")), Nginx::start(&dir.path().join("two")));
+    let main = Source::new(&one.www(), "same-1.0.bin", &noise(1, 10_000));
+    let overlay = Source::new(&two.www(), "same-1.0.bin", &noise(2, 20_000));
+    let repo = Repo::new(dir.path(), "main");
+    let over = Repo::overlay(dir.path(), "over", "main");
+    repo.add_plain("from-main", &one.url(), &main);
+    over.add_plain("from-overlay", &two.url(), &overlay);
+    let node = Start::new(&dir.path().join("node")).repo(&repo).repo(&over).start();
+    let client = Client::new(&dir.path().join("client"), &[&repo, &over], &node.url());
+    client.fetches(&["app-misc/from-main"]);
+    assert_eq!(client.content("same-1.0.bin"), main.content());
+    client.forget_files();
+    client.fetches(&["app-misc/from-overlay"]);
+    assert_eq!(client.content("same-1.0.bin"), overlay.content());
+    node.holds_only(2);
+    let by_name = node.get("/distfiles/same-1.0.bin");
+    assert!(by_name.is(&main.content()) || by_name.is(&overlay.content()), "{}", by_name.status);
+}
+
+#[test]
+fn repositories_are_found_in_repos_conf_under_the_config_root() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let source = Source::new(&nginx.distfiles(), "configured-1.0.bin", &noise(1, 1_000));
+    let repo = Repo::new(dir.path(), "gentoo");
+    repo.add_plain("plain", "http://127.0.0.1:1", &source);
+    let etc = dir.path().join("machine/etc/portage");
+    fs::create_dir_all(etc.join("repos.conf")).unwrap();
+    let conf = format!("[DEFAULT]\nmain-repo = gentoo\n\n[gentoo]\nlocation = {}\nsync-type =\n", repo.dir.display());
+    fs::write(etc.join("repos.conf/gentoo.conf"), conf).unwrap();
+    fs::write(etc.join("make.conf"), format!("# ours\nGENTOO_MIRRORS=\"http://127.0.0.1:1 \\\n\t{}\"\n", nginx.url()))
+        .unwrap();
+    let root = dir.path().join("machine");
+    let node = Start::new(&dir.path().join("node")).flag("--config-root", root.to_str().unwrap()).start();
+    let reply = node.get(&source.sums.path());
+    assert!(reply.is(&source.content()), "{}", reply.status);
+    assert_eq!(reply.header("x-peer-source"), Some("mirror"));
+}
+
+#[test]
+fn a_repository_without_md5_cache_is_read_by_asking_portage() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let source = Source::new(&nginx.www(), "uncached-1-0.bin", &noise(1, 1_000));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add_plain("uncached", "http://127.0.0.1:1", &source);
+    fs::remove_dir_all(repo.dir.join("metadata/md5-cache")).unwrap();
+    // Only bash knows what this comes to.
+    repo.write(
+        "app-misc/uncached/uncached-1.0.ebuild",
+        &format!(
+            "EAPI=8\nDESCRIPTION=\"A test\"\nHOMEPAGE=\"https://example.invalid/\"\n\
+             SRC_URI=\"{}/${{PN}}-$(ver_rs 1 -).bin\"\nLICENSE=\"Example\"\nSLOT=\"0\"\nKEYWORDS=\"amd64\"\n",
+            nginx.url()
+        ),
+    );
+    let node = Start::new(&dir.path().join("node")).repo(&repo).start();
+    let reply = wait::until("Portage to have said where the file is", || {
+        let reply = node.get(&source.sums.path());
+        (reply.status == 200).then_some(reply)
+    });
+    assert!(reply.is(&source.content()));
+    assert_eq!(reply.header("x-peer-source"), Some("upstream"));
+}
+
+#[test]
+fn broken_manifests_and_cache_entries_do_not_hide_the_good_ones() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let good = Source::new(&nginx.distfiles(), "good-1.0.bin", &noise(1, 1_000));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add_plain("good", "http://127.0.0.1:1", &good);
+    let sum = "0".repeat(128);
+    let lines = [
+        "DIST".to_owned(),
+        "DIST name".to_owned(),
+        format!("DIST ../../etc/passwd 10 BLAKE2B {sum} SHA512 {sum}"),
+        format!("DIST .hidden 10 BLAKE2B {sum}"),
+        format!("DIST huge.bin 99999999999999999999999999 BLAKE2B {sum}"),
+        format!("DIST minus.bin -1 BLAKE2B {sum}"),
+        format!("DIST short.bin 10 BLAKE2B {}", &sum[..40]),
+        format!("DIST odd.bin 10 BLAKE2B {}", "zz".repeat(64)),
+        "DIST nosums.bin 10".to_owned(),
+        "DIST onlymd5.bin 10 MD5 d41d8cd98f00b204e9800998ecf8427e".to_owned(),
+        format!("DIST {}.bin 10 BLAKE2B {sum}", "n".repeat(9_000)),
+        "\u{0}\u{1}\u{2}".to_owned(),
+        "-----BEGIN PGP SIGNED MESSAGE-----".to_owned(),
+    ];
+    let good_manifest = fs::read_to_string(repo.dir.join("app-misc/good/Manifest")).unwrap();
+    repo.write("app-misc/good/Manifest", &format!("{}\n{good_manifest}", lines.join("\n")));
+    repo.write("app-misc/broken/Manifest", &lines.join("\n"));
+    fs::create_dir_all(repo.dir.join("app-misc/bytes")).unwrap();
+    fs::write(repo.dir.join("app-misc/bytes/Manifest"), noise(3, 100_000)).unwrap();
+    fs::write(repo.dir.join("metadata/md5-cache/app-misc/bytes-1.0"), noise(4, 100_000)).unwrap();
+    fs::create_dir_all(repo.dir.join("app-misc/directory/Manifest")).unwrap();
+    let deep = format!("EAPI=8\nSLOT=0\nSRC_URI={}", "a? ( ".repeat(20_000));
+    repo.write("metadata/md5-cache/app-misc/deep-1.0", &deep);
+    repo.write("app-misc/deep/Manifest", &format!("DIST deep.bin 10 BLAKE2B {sum} SHA512 {sum}\n"));
+    let mut node = TestPeer::mirror_of(&dir.path().join("node"), &repo, &nginx.url());
+    assert!(node.get(&good.sums.path()).is(&good.content()));
+    assert!(node.get(&good.name_path()).is(&good.content()));
+    assert!(node.is_healthy());
+    assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+#[test]
+fn an_overlay_that_vanishes_or_was_never_there_does_not_stop_the_others() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let kept = Source::new(&nginx.distfiles(), "kept-1.0.bin", &noise(1, 1_000));
+    let gone = Source::new(&nginx.distfiles(), "gone-1.0.bin", &noise(2, 1_000));
+    let repo = Repo::new(dir.path(), "main");
+    let over = Repo::overlay(dir.path(), "over", "main");
+    repo.add_plain("kept", "http://127.0.0.1:1", &kept);
+    over.add(&Ebuild { name: "gone", src_uri: "http://127.0.0.1:1/gone-1.0.bin", restrict: "", sources: &[&gone] });
+    let mut node = Start::new(&dir.path().join("node")).repo(&repo).repo(&over).mirror(&nginx.url()).start();
+    fs::remove_dir_all(&over.dir).unwrap();
+    wait::until("the overlay's name to go", || (node.get("/distfiles/gone-1.0.bin").status == 404).then_some(()));
+    assert!(node.get(&kept.name_path()).is(&kept.content()));
+    assert!(node.is_healthy());
+}
+
+#[test]
+fn a_real_overlay_with_fifty_five_thousand_lines_is_indexed_and_looked_up() {
+    let snapshot = checkout().join("../shared/data/guru-metadata.tar.xz");
+    if !snapshot.exists() {
+        eprintln!("skipped: the snapshot of the overlay is not beside the checkout");
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let overlay = dir.path().join("guru");
+    fs::create_dir_all(&overlay).unwrap();
+    let unpacked = wait::run(Command::new("tar").arg("-xJf").arg(snapshot).arg("-C").arg(&overlay));
+    assert!(unpacked.status.success(), "{}", crate::peer::both(&unpacked));
+    let repo = Repo { dir: overlay };
+    let lines = dist_lines(&repo);
+    let node = TestPeer::mirror_of(&dir.path().join("node"), &repo, "http://127.0.0.1:1");
+    assert_eq!(lines.len() as u64, OVERLAY_LINES, "the snapshot is the one the number is about");
+    assert_eq!(node.number("distfiles_indexed"), OVERLAY_LINES);
+
+    // Each is known by name and by digest, looked for, and had by nobody.
+    for line in lines.iter().step_by(5_000) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let digest = words[words.iter().position(|&word| word == "BLAKE2B").unwrap() + 1];
+        for path in [format!("/distfiles/{}/{digest}", &digest[..2]), crate::gentoo::name_path(words[1])] {
+            assert_eq!(node.get(&path.replace('+', "%2B")).status, 404, "{path}");
+        }
+        let known = node.verb(&["fetch", words[1]]);
+        assert_eq!(known.status.code(), Some(1), "known, but nobody has it: {}", crate::peer::both(&known));
+    }
+    let again = node.terminate().1.start();
+    assert_eq!(again.number("distfiles_indexed"), OVERLAY_LINES, "after a restart too");
+}
+
+/// All `DIST` lines, read plainly.
+fn dist_lines(repo: &Repo) -> Vec<String> {
+    let mut lines = Vec::new();
+    for category in fs::read_dir(&repo.dir).unwrap().map_while(Result::ok).filter(|entry| entry.path().is_dir()) {
+        for package in fs::read_dir(category.path()).unwrap().map_while(Result::ok) {
+            let manifest = fs::read_to_string(package.path().join("Manifest")).unwrap_or_default();
+            lines.extend(manifest.lines().filter(|line| line.starts_with("DIST ")).map(str::to_owned));
+        }
+    }
+    lines.sort();
+    lines
+}

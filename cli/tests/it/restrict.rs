@@ -1,0 +1,82 @@
+//! `RESTRICT`: what the user may have is served to the user's own Portage, and what others may not have is not offered.
+
+use tempfile::tempdir;
+
+use crate::gentoo::{Ebuild, Repo, Source};
+use crate::noise::noise;
+use crate::peer::{Start, TestPeer};
+use crate::portage::Client;
+use crate::upstream::{Nginx, gets};
+
+const DOWN: &str = "http://127.0.0.1:1";
+
+#[test]
+fn a_fetch_restricted_file_imported_once_is_for_this_machine_and_not_for_the_swarm() {
+    let dir = tempdir().unwrap();
+    let sources = dir.path().join("sources");
+    let licensed = Source::new(&sources, "licensed-1.0.bin", &noise(1, 80_000));
+    let exempt = Source::new(&sources, "exempt-1.0.bin", &noise(2, 80_000));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add(&Ebuild {
+        name: "licensed",
+        src_uri: &format!("{DOWN}/licensed-1.0.bin fetch+{DOWN}/exempt-1.0.bin"),
+        restrict: "fetch",
+        sources: &[&licensed, &exempt],
+    });
+    let a = TestPeer::mirror_of(&dir.path().join("a"), &repo, DOWN);
+    a.import(&sources);
+
+    let client = Client::new(&dir.path().join("client"), &[&repo], "").local_mirror(&a.url()).with_upstream();
+    client.fetches(&["app-misc/licensed"]);
+    assert_eq!(client.content("licensed-1.0.bin"), licensed.content());
+    assert_eq!(client.content("exempt-1.0.bin"), exempt.content());
+
+    let b = Start::new(&dir.path().join("b")).repo(&repo).mirror(DOWN).knows(&a).start();
+    b.wait_for_peers(1);
+    assert!(b.get(&exempt.sums.path()).is(&exempt.content()), "fetch+ lifts the restriction of one file");
+    for path in [licensed.sums.path(), licensed.name_path(), "/distfiles/licensed-1.0.bin".to_owned()] {
+        assert_eq!(b.get(&path).status, 404, "{path}");
+    }
+    b.holds_only(1);
+}
+
+#[test]
+fn a_mirror_restricted_file_goes_to_no_peer_but_mirror_plus_does() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let own = Source::new(&nginx.www(), "own-1.0.bin", &noise(1, 80_000));
+    let exempt = Source::new(&nginx.www(), "exempt-1.0.bin", &noise(2, 80_000));
+    let repo = Repo::new(dir.path(), "main");
+    let url = nginx.url();
+    repo.add(&Ebuild {
+        name: "unmirrored",
+        src_uri: &format!("{url}/own-1.0.bin mirror+{url}/exempt-1.0.bin"),
+        restrict: "mirror",
+        sources: &[&own, &exempt],
+    });
+    let a = TestPeer::mirror_of(&dir.path().join("a"), &repo, &url);
+    assert!(a.get(&own.sums.path()).is(&own.content()), "from upstream for the user");
+    assert!(a.get(&exempt.sums.path()).is(&exempt.content()));
+    let asked = nginx.finish();
+    assert_eq!(gets(&asked, "/distfiles/own-1.0.bin"), 0, "mirrors are not asked for it: {asked:?}");
+
+    let b = Start::new(&dir.path().join("b")).repo(&repo).mirror(DOWN).knows(&a).start();
+    b.wait_for_peers(1);
+    assert!(b.get(&exempt.sums.path()).is(&exempt.content()));
+    assert_eq!(b.get(&own.sums.path()).status, 404);
+}
+
+#[test]
+fn a_fetch_restricted_file_is_never_asked_of_mirrors_or_upstream() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let source = Source::new(&nginx.distfiles(), "restricted-1.0.bin", &noise(1, 80_000));
+    let repo = Repo::new(dir.path(), "main");
+    let src_uri = format!("{}/distfiles/restricted-1.0.bin", nginx.url());
+    repo.add(&Ebuild { name: "restricted", src_uri: &src_uri, restrict: "fetch", sources: &[&source] });
+    let node = TestPeer::mirror_of(&dir.path().join("node"), &repo, &nginx.url());
+    for path in [source.sums.path(), source.name_path(), "/distfiles/restricted-1.0.bin".to_owned()] {
+        assert_eq!(node.get(&path).status, 404, "{path}");
+    }
+    assert_eq!(gets(&nginx.finish(), "restricted-1.0.bin"), 0);
+}

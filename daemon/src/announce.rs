@@ -1,0 +1,136 @@
+//! The bridge from store to swarm: what is verified here and may be shared is announced, what is gone is withdrawn.
+
+use crate::blocking;
+use crate::swarm::{Held, Holdings, ReadAt, Swarm};
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use store::{Blob, Store};
+use tree::digest::Digest;
+
+/// Digests taken from the store's list in one step.
+const PAGE: usize = 4096;
+
+/// What this node gives to others: verified blobs that every Manifest line naming them allows to share.
+pub struct Shared {
+    store: Store,
+    enabled: bool,
+}
+
+impl Shared {
+    /// Of this store; nothing at all unless `enabled`.
+    #[must_use]
+    pub fn new(store: &Store, enabled: bool) -> Self {
+        Self { store: store.clone(), enabled }
+    }
+
+    /// True when a digest may be announced and given: RESTRICT and licence allow it in every ebuild that names it. One
+    /// that no Manifest here names may not.
+    #[must_use]
+    pub fn allows(&self, digest: &Digest) -> bool {
+        self.enabled && self.store.catalog().may_announce(digest)
+    }
+}
+
+struct OpenBlob(Blob);
+
+impl ReadAt for OpenBlob {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, into)
+    }
+}
+
+impl Holdings for Shared {
+    fn open(&self, digest: &Digest) -> Option<Held> {
+        if !self.allows(digest) {
+            return None;
+        }
+        let blob = crate::domain::held(&self.store, digest)?;
+        Some(Held { size: blob.size(), reader: Box::new(OpenBlob(blob)) })
+    }
+
+    fn announced(&self) -> Vec<Digest> {
+        if !self.enabled {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.list(after.as_ref(), PAGE);
+            let Some((last, _size)) = page.last() else { return all };
+            after = Some(*last);
+            all.extend(page.iter().map(|(digest, _size)| *digest).filter(|digest| self.allows(digest)));
+        }
+    }
+}
+
+/// Keeps the announcements true.
+pub struct Announcer {
+    shared: Arc<Shared>,
+    announced: Mutex<HashSet<Digest>>,
+}
+
+impl Announcer {
+    /// `announced` is what the swarm was told when it started.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, announced: Vec<Digest>) -> Self {
+        Self { shared, announced: Mutex::new(announced.into_iter().collect()) }
+    }
+
+    /// One blob came or went.
+    pub fn note(&self, swarm: &Swarm, digest: Digest, held: bool) {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if held && self.shared.allows(&digest) {
+            if announced.insert(digest) {
+                swarm.announce(&[digest]);
+            }
+        } else if announced.remove(&digest) {
+            swarm.withdraw(&[digest]);
+        }
+    }
+
+    /// Compares everything: after the repositories changed, or events were lost. Blocking.
+    pub fn compare(&self, swarm: &Swarm) {
+        let now: HashSet<Digest> = self.shared.announced().into_iter().collect();
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Digest> = announced.difference(&now).copied().collect();
+        let new: Vec<Digest> = now.difference(&announced).copied().collect();
+        if !gone.is_empty() {
+            swarm.withdraw(&gone);
+        }
+        if !new.is_empty() {
+            swarm.announce(&new);
+        }
+        *announced = now;
+    }
+}
+
+impl std::fmt::Debug for Announcer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.announced.lock().unwrap_or_else(PoisonError::into_inner).len();
+        write!(f, "Announcer({count} announced)")
+    }
+}
+
+/// Follows the store's events until the daemon stops.
+pub async fn follow(store: Store, swarm: Swarm, announcer: Arc<Announcer>) {
+    let mut events = Some(store.subscribe());
+    while let Some(feed) = events.take() {
+        let (swarm, announcer) = (swarm.clone(), Arc::clone(&announcer));
+        // The wait is short so that the blocking pool is free to end when the daemon stops.
+        events = blocking::run(move || {
+            match feed.next_within(EVENT_WAIT) {
+                Ok(store::Event::Added(digest, _size)) => announcer.note(&swarm, digest, true),
+                Ok(store::Event::Removed(digest)) => announcer.note(&swarm, digest, false),
+                Ok(store::Event::Lost) => announcer.compare(&swarm),
+                Err(store::NextEventError::Quiet) => {}
+                Err(store::NextEventError::Closed) => return None,
+            }
+            Some(feed)
+        })
+        .await;
+    }
+}
+
+/// How long one look at the store's feed waits.
+const EVENT_WAIT: std::time::Duration = std::time::Duration::from_millis(500);

@@ -1,0 +1,312 @@
+//! The domain: repositories, store, mirrors and swarm put together once; everything is asked of it.
+//!
+//! Two questions are kept apart. *What is wanted* is answered by the catalog (what the Manifests say) or, for a bare
+//! digest, by the digest itself. *Who has it* is answered by the store, then by [`crate::fetcher`].
+
+use crate::announce::Announcer;
+use crate::blocking;
+use crate::fetcher;
+use crate::flight::{End, Flight, Flights, Follower, ObtainError};
+use crate::pins;
+use crate::repositories::{Refreshed, Repositories};
+use crate::sources::Sources;
+use crate::stats::{Source, Stats, now_s};
+use crate::swarm::Swarm;
+use crate::tasks::Tasks;
+use crate::{api, config::Config};
+use mirrors::layout::Asked;
+use mirrors::{Exempt, Mirrors, Uri};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use store::{Blob, CatalogEntry, GcTarget, Store, Wanted};
+use tokio::sync::Semaphore;
+use tree::digest::Digest;
+use tree::distfile::Distfile;
+
+/// Everything one node is made of.
+#[derive(Debug)]
+pub struct Domain {
+    /// How it was set up.
+    pub config: Config,
+    /// Bytes by digest, and the catalog.
+    pub store: Store,
+    /// Bytes by HTTP.
+    pub mirrors: Mirrors,
+    /// Other nodes.
+    pub swarm: Swarm,
+    /// The ebuild repositories and their index.
+    pub repositories: Repositories,
+    /// Transfers under way.
+    pub flights: Flights,
+    /// What was served.
+    pub stats: Stats,
+    /// The daemon's tasks.
+    pub tasks: Tasks,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// When it began to serve.
+    pub started: Instant,
+    /// Keeps the swarm told of what is held.
+    announcer: Arc<Announcer>,
+    /// Transfers that may run at the same time.
+    slots: Semaphore,
+}
+
+/// Where a daemon is reached.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// HTTP listeners, ports resolved.
+    pub http: Vec<SocketAddr>,
+    /// URL for `binrepos.conf`.
+    pub binhost: String,
+}
+
+/// The parts a [`Domain`] is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    /// How it was set up.
+    pub config: Config,
+    /// Bytes by digest.
+    pub store: Store,
+    /// Bytes by HTTP.
+    pub mirrors: Mirrors,
+    /// Other nodes.
+    pub swarm: Swarm,
+    /// What is wanted.
+    pub repositories: Repositories,
+    /// Who tells the swarm.
+    pub announcer: Arc<Announcer>,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// The daemon's tasks.
+    pub tasks: Tasks,
+}
+
+/// One file that is wanted: what the Manifests say of it, or only its digest.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Distfile name, or the short digest when no Manifest names it.
+    pub name: String,
+    /// What its bytes must be.
+    pub wanted: Wanted,
+    /// Whom to ask over HTTP; none when no Manifest here knows the digest.
+    pub over_http: Option<mirrors::Source>,
+}
+
+impl Target {
+    /// A digest no Manifest here knows: it is its own proof, is looked for in the store and among peers only, and is
+    /// never announced.
+    #[must_use]
+    pub fn bare(digest: Digest) -> Self {
+        Self { name: digest.short(), wanted: Wanted { digest, size: None, sha512: None }, over_http: None }
+    }
+
+    /// What catalog rows of one digest say together. None for no rows, or rows whose name is no distfile name.
+    ///
+    /// Whom one repository allows to be asked may be asked: the file is the same.
+    #[must_use]
+    pub fn from_entries(entries: &[CatalogEntry]) -> Option<Self> {
+        let first = entries.first()?;
+        let sha512 = entries.iter().find_map(|entry| entry.sha512);
+        let mut uris: Vec<Uri> = Vec::new();
+        for uri in entries.iter().flat_map(|entry| &entry.uris) {
+            let exempt = match uri.exempt {
+                1 => Exempt::Fetch,
+                2 => Exempt::Mirror,
+                _ => Exempt::None,
+            };
+            if !uris.iter().any(|known| known.uri == uri.uri) {
+                uris.push(Uri { uri: uri.uri.clone(), exempt });
+            }
+        }
+        let name = first.name.parse().ok()?;
+        let distfile = Distfile { name, size: first.size, blake2b: first.digest, sha512 };
+        let over_http = mirrors::Source {
+            distfile,
+            uris,
+            may_mirror: entries.iter().any(|entry| entry.may_mirror),
+            may_fetch: entries.iter().any(|entry| entry.may_fetch),
+        };
+        let wanted = Wanted { digest: first.digest, size: Some(first.size), sha512 };
+        Some(Self { name: first.name.clone(), wanted, over_http: Some(over_http) })
+    }
+}
+
+impl Domain {
+    /// Puts the parts together; does nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, store, mirrors, swarm, repositories, announcer, addresses, tasks } = parts;
+        let slots = Semaphore::new(config.transfers_max);
+        let (flights, stats, started) = (Flights::default(), Stats::default(), Instant::now());
+        Self { config, store, mirrors, swarm, repositories, flights, stats, tasks, addresses, started, announcer, slots }
+    }
+
+    /// Compares the repositories with the index, and what hangs on them: mirrors, announcements, pins. Blocking.
+    pub fn refresh_now(&self) -> Refreshed {
+        self.settle(self.repositories.refresh(&self.store))
+    }
+
+    /// As [`Domain::refresh_now`], unless that was done a moment ago. True when something changed. Blocking.
+    pub fn refresh_eagerly(&self) -> bool {
+        self.settle(self.repositories.refresh_eagerly(&self.store)).changed()
+    }
+
+    /// As [`Domain::refresh_now`], from async code; then pinned files that are not here are obtained.
+    pub async fn refresh(self: &Arc<Self>) -> Refreshed {
+        let domain = Arc::clone(self);
+        let done = blocking::run(move || domain.refresh_now()).await;
+        if done.changed() {
+            self.tasks.spawn("fill pins", pins::fill(Arc::clone(self)));
+        }
+        done
+    }
+
+    fn settle(&self, done: Refreshed) -> Refreshed {
+        if done.changed() {
+            self.mirrors.set_thirdparty(self.repositories.thirdparty());
+            self.announcer.compare(&self.swarm);
+            if let Err(error) = pins::follow(self) {
+                tracing::error!(%error, "pins cannot follow the repositories");
+            }
+        }
+        done
+    }
+
+    /// What the Manifests say of what was asked for; a bare digest that none knows is a target too.
+    /// None when a *name* is not known: then nothing is fetched (the node is no open proxy).
+    ///
+    /// Reads the index: blocking.
+    #[must_use]
+    pub fn resolve(&self, asked: &Asked) -> Option<Target> {
+        match asked {
+            Asked::ByDigest(digest) => Some(self.target(digest)),
+            Asked::ByName(name) => self.by_name(name.as_ref()),
+            Asked::BySha512(_) => None,
+        }
+    }
+
+    /// What the Manifests say of a digest. Reads the index: blocking.
+    #[must_use]
+    pub fn target(&self, digest: &Digest) -> Target {
+        let entries = self.repositories.in_order(self.store.catalog().by_digest(digest));
+        Target::from_entries(&entries).unwrap_or_else(|| Target::bare(*digest))
+    }
+
+    /// The file of that name in the foremost repository that names it. Reads the index: blocking.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<Target> {
+        let entries = self.repositories.in_order(self.store.catalog().by_name(name));
+        let digest = entries.first()?.digest;
+        // Another repository may know more places for the same bytes, under another name too.
+        Target::from_entries(&self.repositories.in_order(self.store.catalog().by_digest(&digest)))
+            .map(|target| Target { name: name.to_owned(), ..target })
+            .filter(|target| target.wanted.digest == digest)
+    }
+
+    /// The transfer for `target`, joined or begun.
+    ///
+    /// # Errors
+    /// When too many are under way.
+    pub fn follow(self: &Arc<Self>, target: &Target) -> Result<Follower, ObtainError> {
+        let domain = Arc::clone(self);
+        let over_http = target.over_http.clone();
+        self.flights.join(&target.name, &target.wanted, move |flight| {
+            let tasks = domain.tasks.clone();
+            tasks.spawn("transfer", async move { domain.fly(&flight, over_http).await });
+        })
+    }
+
+    /// From the store, or by whatever means.
+    ///
+    /// Cancel safe: yes; the transfer goes on without this waiter.
+    ///
+    /// # Errors
+    /// When it is not to be had.
+    pub async fn obtain(self: &Arc<Self>, target: &Target) -> Result<(Blob, Source), Arc<ObtainError>> {
+        if let Some(blob) = self.get(target.wanted.digest).await {
+            return Ok((blob, Source::Store));
+        }
+        match self.follow(target)?.end().await {
+            End::Have(blob, source) => Ok((blob, source)),
+            End::Failed(error) => Err(error),
+        }
+    }
+
+    /// From the store only. A store that cannot be read is logged and counts as "not here".
+    pub async fn get(&self, digest: Digest) -> Option<Blob> {
+        let store = self.store.clone();
+        blocking::run(move || held(&store, &digest)).await
+    }
+
+    /// Runs one flight to its end.
+    async fn fly(self: &Arc<Self>, flight: &Arc<Flight>, over_http: Option<mirrors::Source>) {
+        let end = match self.slots.acquire().await {
+            Err(_closed) => End::Failed(Arc::new(ObtainError::Stopping)),
+            Ok(_slot) => {
+                // It may have come in between the client's look into the store and this flight.
+                if let Some(blob) = self.get(flight.wanted.digest).await {
+                    End::Have(blob, Source::Store)
+                } else {
+                    let sources = Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks);
+                    match fetcher::obtain(self, flight, sources).await {
+                        Ok((blob, source)) => End::Have(blob, source),
+                        Err(error) => End::Failed(Arc::new(error)),
+                    }
+                }
+            }
+        };
+        self.note_end(flight, &end);
+        self.flights.end(flight, end);
+    }
+
+    fn note_end(&self, flight: &Flight, end: &End) {
+        let (source, error) = match end {
+            End::Have(_, source) => (Some(source.as_str().to_owned()), None),
+            End::Failed(error) => (None, Some(error.to_string())),
+        };
+        tracing::info!(name = flight.name, digest = ?flight.wanted.digest, source, error, "transfer ended");
+        let took_ms = u64::try_from(flight.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let size = flight.progress().size;
+        self.stats.ended(api::Ended { name: flight.name.clone(), size, source, error, at: now_s(), took_ms });
+    }
+
+    /// Lets go what was not used for longest until `size` more bytes fit. True when something went.
+    pub async fn make_room(&self, size: Option<u64>) -> bool {
+        let store = self.store.clone();
+        blocking::run(move || {
+            let held = store.stats().bytes;
+            let target = held.saturating_sub(size.unwrap_or(0));
+            match store.gc(GcTarget::Bytes(target), false) {
+                Ok(report) => report.freed_bytes > 0,
+                Err(error) => {
+                    tracing::error!(%error, "cannot make room in the store");
+                    false
+                }
+            }
+        })
+        .await
+    }
+
+    /// Names a Manifest gives to a digest, for people. Reads the index: blocking.
+    #[must_use]
+    pub fn names(&self, digest: &Digest) -> Vec<String> {
+        let mut names: Vec<_> = self.store.catalog().by_digest(digest).into_iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// A blob of the store; a store that cannot be read is logged and counts as "not here". Blocking.
+#[must_use]
+pub fn held(store: &Store, digest: &Digest) -> Option<Blob> {
+    match store.get(digest) {
+        Ok(blob) => blob,
+        Err(error) => {
+            tracing::error!(?digest, %error, "cannot read a blob");
+            None
+        }
+    }
+}

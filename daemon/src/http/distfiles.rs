@@ -1,0 +1,240 @@
+//! `/distfiles/`: the mirror that Portage asks (GLEP 75).
+
+use super::body::{self, STEP_BYTES};
+use super::range::{self, Span};
+use crate::blocking;
+use crate::domain::{Domain, Target, held};
+use crate::flight::{End, Follower, ObtainError, Progress};
+use crate::stats::{Miss, Source};
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use mirrors::layout::{Asked, LayoutConf, parse_request_path};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use store::Blob;
+
+/// The header that says where the bytes came from.
+const SOURCE: &str = "x-peer-source";
+/// Until then there is an answer, whatever it is: Portage's wget leaves a silent server after 60 s and asks it twice more.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// `layout.conf`: content-hash first, so that the URL is the store's key.
+pub(super) async fn layout_conf() -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], LayoutConf::ours().to_string()).into_response()
+}
+
+/// A distfile by content hash, by name hash, or flat.
+pub(super) async fn distfile(
+    State(domain): State<Arc<Domain>>,
+    Path(path): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    // axum has decoded the percent signs; a name that still is none ends here.
+    let Ok(asked) = parse_request_path(&path) else {
+        domain.stats.missed(Miss::Unknown);
+        return plain(StatusCode::NOT_FOUND, "this is no distfile path; see layout.conf");
+    };
+    let found = {
+        let (domain, headers) = (Arc::clone(&domain), headers.clone());
+        blocking::run(move || look(&domain, &asked, &headers)).await
+    };
+    match found {
+        Found::Held(held) => of_blob(&domain, &method, &headers, *held, Source::Store),
+        Found::Elsewhere(target) => elsewhere(&domain, &method, &headers, &target).await,
+        Found::Unknown => {
+            domain.stats.missed(Miss::Unknown);
+            plain(StatusCode::NOT_FOUND, "no Manifest names this file")
+        }
+    }
+}
+
+/// A blob of the store with the first step of its answer.
+struct Here {
+    blob: Blob,
+    span: Span,
+    first_step: Bytes,
+    modified: Option<SystemTime>,
+}
+
+enum Found {
+    Held(Box<Here>),
+    Elsewhere(Box<Target>),
+    Unknown,
+}
+
+/// Looks into store and catalog, and reads the first step in the same breath: small files then cost one trip to the
+/// blocking pool. Blocking.
+fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
+    // The catalog is not asked for a digest that is here.
+    if let Asked::ByDigest(digest) = asked
+        && let Some(blob) = held(&domain.store, digest)
+        && let Some(here) = begin(blob, headers)
+    {
+        return Found::Held(Box::new(here));
+    }
+    let mut target = domain.resolve(asked);
+    let unknown = target.as_ref().is_none_or(|target| target.over_http.is_none());
+    if unknown && domain.refresh_eagerly() {
+        target = domain.resolve(asked);
+    }
+    let Some(target) = target else { return Found::Unknown };
+    match held(&domain.store, &target.wanted.digest).and_then(|blob| begin(blob, headers)) {
+        Some(here) => Found::Held(Box::new(here)),
+        None => Found::Elsewhere(Box::new(target)),
+    }
+}
+
+/// None when the blob cannot be read: then it is obtained again.
+fn begin(blob: Blob, headers: &HeaderMap) -> Option<Here> {
+    let span = Span::of(headers, blob.size(), &etag(&blob.digest()));
+    let (first, last) = bounds(span, blob.size());
+    let first_step = if last < first { Bytes::new() } else { body::read_blob(&blob, first, last - first + 1).ok()? };
+    let modified = blob.file().metadata().and_then(|metadata| metadata.modified()).ok();
+    Some(Here { blob, span, first_step, modified })
+}
+
+/// First and last byte; last below first for an empty body.
+fn bounds(span: Span, size: u64) -> (u64, u64) {
+    match span {
+        Span::Part { first, last } => (first, last),
+        Span::Whole if size > 0 => (0, size - 1),
+        Span::Whole | Span::Unsatisfiable => (1, 0),
+    }
+}
+
+fn etag(digest: &tree::digest::Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+fn of_blob(domain: &Arc<Domain>, method: &Method, headers: &HeaderMap, here: Here, source: Source) -> Response {
+    let (size, tag) = (here.blob.size(), etag(&here.blob.digest()));
+    domain.stats.answered(source);
+    if range::is_not_modified(headers, &tag, here.modified) {
+        return head(StatusCode::NOT_MODIFIED, None, &tag, here.modified, source).body(Body::empty()).unwrap_or_default();
+    }
+    let (first, last) = bounds(here.span, size);
+    let answer = match here.span {
+        Span::Unsatisfiable => return unsatisfiable(size),
+        Span::Whole => head(StatusCode::OK, Some(size), &tag, here.modified, source),
+        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), &tag, here.modified, source)
+            .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
+    };
+    let body = if method == Method::HEAD || last < first {
+        Body::empty()
+    } else if last - first < STEP_BYTES as u64 {
+        // One step is the whole answer: head and body leave in one write.
+        domain.stats.sent(source, here.first_step.len() as u64);
+        Body::from(here.first_step)
+    } else {
+        let counting = Arc::clone(domain);
+        body::of_blob(here.blob, here.first_step, first, last, move |bytes| counting.stats.sent(source, bytes))
+    };
+    answer.body(body).unwrap_or_default()
+}
+
+fn head(
+    status: StatusCode,
+    length: Option<u64>,
+    etag: &str,
+    modified: Option<SystemTime>,
+    source: Source,
+) -> axum::http::response::Builder {
+    let mut head = Response::builder()
+        .status(status)
+        .header(header::ETAG, etag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
+        .header(SOURCE, source.as_str());
+    if let Some(length) = length {
+        head = head.header(header::CONTENT_LENGTH, length).header(header::CONTENT_TYPE, "application/octet-stream");
+    }
+    if let Some(modified) = modified {
+        head = head.header(header::LAST_MODIFIED, httpdate::fmt_http_date(modified));
+    }
+    head
+}
+
+/// Not here: joins or begins a transfer and answers as soon as it is known how.
+async fn elsewhere(domain: &Arc<Domain>, method: &Method, headers: &HeaderMap, target: &Target) -> Response {
+    let mut follower = match domain.follow(target) {
+        Ok(follower) => follower,
+        Err(error) => return refusal(domain, &error),
+    };
+    let etag = etag(&target.wanted.digest);
+    let deciding = follower.wait_until(|progress| answerable(progress, headers, &etag));
+    let Ok(progress) = tokio::time::timeout(ANSWER_MAX, deciding).await else {
+        domain.stats.missed(Miss::Unavailable);
+        return plain(StatusCode::GATEWAY_TIMEOUT, "no source has sent anything yet; the transfer goes on");
+    };
+    match progress.end {
+        Some(End::Have(blob, source)) => {
+            let reading = headers.clone();
+            match blocking::run(move || begin(blob, &reading)).await {
+                Some(here) => of_blob(domain, method, headers, here, source),
+                None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store cannot be read"),
+            }
+        }
+        Some(End::Failed(error)) => refusal(domain, &error),
+        None => relay(domain, method, headers, follower, &progress, &etag),
+    }
+}
+
+/// True when the first byte that is wanted may be relayed now.
+fn answerable(progress: &Progress, headers: &HeaderMap, etag: &str) -> bool {
+    let Some(size) = progress.size else { return false };
+    match Span::of(headers, size, etag) {
+        Span::Unsatisfiable => true,
+        span => progress.relayable > bounds(span, size).0 && progress.source.is_some(),
+    }
+}
+
+fn relay(
+    domain: &Arc<Domain>,
+    method: &Method,
+    headers: &HeaderMap,
+    follower: Follower,
+    progress: &Progress,
+    etag: &str,
+) -> Response {
+    let (size, source) = (progress.size.unwrap_or(0), progress.source.unwrap_or(Source::Mirror));
+    let span = Span::of(headers, size, etag);
+    let (first, last) = bounds(span, size);
+    let answer = match span {
+        Span::Unsatisfiable => return unsatisfiable(size),
+        Span::Whole => head(StatusCode::OK, Some(size), etag, None, source),
+        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), etag, None, source)
+            .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
+    };
+    domain.stats.answered(source);
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        body::of_flight(Arc::clone(domain), follower, progress.restarts, first, last, source)
+    };
+    answer.body(body).unwrap_or_default()
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, format!("bytes */{size}"))]).into_response()
+}
+
+/// Exhaustive, so that a new error must be given its status here. What went wrong inside stays in the log.
+fn refusal(domain: &Domain, error: &ObtainError) -> Response {
+    domain.stats.missed(Miss::Unavailable);
+    match error {
+        ObtainError::Nobody { .. } => plain(StatusCode::NOT_FOUND, "no source that may be asked has this file now"),
+        ObtainError::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, "the disk of the store is full"),
+        ObtainError::Store { .. } => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; see the log"),
+        ObtainError::Busy | ObtainError::Stopping => plain(StatusCode::SERVICE_UNAVAILABLE, "not now"),
+    }
+}
+
+/// A short text answer that is never kept by a client.
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{text}\n")).into_response()
+}

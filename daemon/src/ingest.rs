@@ -1,0 +1,209 @@
+//! The writing end of a transfer: one blocking thread takes the bytes, hashes and stores them and tells the followers.
+//!
+//! Network and hash run side by side, [`QUEUE_MAX`] chunks apart: BLAKE2B costs about as much as the whole transfer, so
+//! one after the other would halve the speed.
+
+use crate::blocking;
+use crate::flight::{Flight, ObtainError, relayable};
+use crate::stats::Source;
+use bytes::Bytes;
+use std::sync::Arc;
+use store::{Blob, FinishError, Incoming, Store};
+use tokio::sync::{mpsc, oneshot};
+
+/// Chunks between the network and the disk.
+const QUEUE_MAX: usize = 32;
+/// Followers are woken once for this many bytes, or when the queue runs empty.
+const PUBLISH_BYTES: u64 = 256 * 1024;
+
+enum Order {
+    Append(Bytes, Source),
+    SetSize(u64),
+    Restart,
+    Close,
+}
+
+/// What became of an ingest.
+pub enum Closed {
+    /// All bytes were there and are what they should be.
+    Whole(Blob),
+    /// All bytes were there and are not what they should be; they were thrown away.
+    Wrong,
+    /// Bytes are missing; the partial is kept for later.
+    Short,
+}
+
+/// A transfer's partial, owned by its thread.
+pub struct Ingest {
+    orders: mpsc::Sender<Order>,
+    outcome: oneshot::Receiver<Result<Closed, ObtainError>>,
+    received: u64,
+}
+
+impl Ingest {
+    /// Opens (or resumes) the partial of `flight`.
+    ///
+    /// # Errors
+    /// When the store cannot.
+    pub async fn open(store: &Store, flight: &Arc<Flight>) -> Result<Self, ObtainError> {
+        let (store, flight) = (store.clone(), Arc::clone(flight));
+        let (orders, queue) = mpsc::channel(QUEUE_MAX);
+        let (tell, outcome) = oneshot::channel();
+        let (ready, opened) = oneshot::channel();
+        blocking::start(move || match store.incoming(&flight.wanted) {
+            Ok(incoming) => {
+                // A waiter that is gone has dropped `orders` too, which ends the loop: nothing to do about it here.
+                let _gone = ready.send(Ok(incoming.len()));
+                let _gone = tell.send(Writer::new(incoming, &flight).run(queue));
+            }
+            Err(error) => {
+                let full = error.is_full();
+                let failed = if full { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } };
+                let _gone = ready.send(Err(failed));
+            }
+        });
+        let received = opened.await.map_err(|_closed| ObtainError::Stopping)??;
+        Ok(Self { orders, outcome, received })
+    }
+
+    /// Bytes given so far, those of an earlier run included.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Gives the next bytes. False when the writer has failed: [`Ingest::close`] says why.
+    ///
+    /// Cancel safe: yes; the bytes are then not taken.
+    pub async fn append(&mut self, bytes: Bytes, source: Source) -> bool {
+        let length = bytes.len() as u64;
+        let taken = self.orders.send(Order::Append(bytes, source)).await.is_ok();
+        if taken {
+            self.received += length;
+        }
+        taken
+    }
+
+    /// Says the size, where the Manifest did not.
+    pub async fn set_size(&mut self, size: u64) -> bool {
+        self.orders.send(Order::SetSize(size)).await.is_ok()
+    }
+
+    /// Throws all bytes away.
+    pub async fn restart(&mut self) -> bool {
+        self.received = 0;
+        self.orders.send(Order::Restart).await.is_ok()
+    }
+
+    /// Ends it: verifies when all bytes are there, keeps the partial otherwise.
+    ///
+    /// # Errors
+    /// When the store failed on the way.
+    pub async fn close(self) -> Result<Closed, ObtainError> {
+        // A writer that has failed has hung up and left its reason in `outcome`.
+        let _hung_up = self.orders.send(Order::Close).await;
+        drop(self.orders);
+        self.outcome.await.map_err(|_closed| ObtainError::Stopping)?
+    }
+}
+
+struct Writer<'flight> {
+    incoming: Incoming,
+    flight: &'flight Flight,
+    /// True while some byte is of a peer or of an earlier run.
+    tainted: bool,
+    published: u64,
+    source: Option<Source>,
+}
+
+impl<'flight> Writer<'flight> {
+    fn new(incoming: Incoming, flight: &'flight Flight) -> Self {
+        let tainted = incoming.len() > 0;
+        let reader = incoming.reader().ok().map(Arc::new);
+        let (received, size) = (incoming.len(), incoming.size());
+        flight.update(|progress| {
+            progress.reader = reader;
+            progress.received = received;
+            progress.size = size;
+        });
+        Self { incoming, flight, tainted, published: received, source: None }
+    }
+
+    fn run(mut self, mut queue: mpsc::Receiver<Order>) -> Result<Closed, ObtainError> {
+        while let Some(order) = queue.blocking_recv() {
+            match order {
+                Order::Append(bytes, source) => self.append(&bytes, source, queue.is_empty())?,
+                Order::SetSize(size) => {
+                    self.incoming.set_size(size).map_err(|error| {
+                        if error.is_full() { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } }
+                    })?;
+                    self.flight.update(|progress| progress.size = Some(size));
+                }
+                Order::Restart => self.restart()?,
+                Order::Close => return self.close(),
+            }
+        }
+        // The transfer was dropped: the daemon stops. What is there is kept for the next time.
+        self.keep()
+    }
+
+    fn append(&mut self, bytes: &[u8], source: Source, idle: bool) -> Result<(), ObtainError> {
+        self.incoming.append(bytes).map_err(|error| {
+            if error.is_full() { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } }
+        })?;
+        self.tainted |= source == Source::Peer;
+        let changed = self.source.replace(source) != Some(source);
+        if changed || idle || self.incoming.len() - self.published >= PUBLISH_BYTES {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let (received, size, source) = (self.incoming.len(), self.incoming.size(), self.source);
+        let readable = relayable(received, size, self.tainted, self.flight.started.elapsed());
+        self.published = received;
+        self.flight.update(|progress| {
+            progress.received = received;
+            progress.relayable = readable;
+            progress.source = source;
+        });
+    }
+
+    fn restart(&mut self) -> Result<(), ObtainError> {
+        self.incoming.restart().map_err(|error| ObtainError::Store { why: error.to_string() })?;
+        self.tainted = false;
+        self.published = 0;
+        self.flight.update(|progress| {
+            progress.received = 0;
+            progress.relayable = 0;
+            progress.restarts += 1;
+        });
+        Ok(())
+    }
+
+    fn keep(self) -> Result<Closed, ObtainError> {
+        self.incoming.keep().map_err(|error| ObtainError::Store { why: error.to_string() })?;
+        Ok(Closed::Short)
+    }
+
+    fn close(mut self) -> Result<Closed, ObtainError> {
+        if self.incoming.size().is_none_or(|size| self.incoming.len() < size) {
+            return self.keep();
+        }
+        self.publish();
+        match self.incoming.finish() {
+            Ok(blob) => Ok(Closed::Whole(blob)),
+            Err(FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. }) => {
+                self.flight.update(|progress| {
+                    progress.received = 0;
+                    progress.relayable = 0;
+                    progress.restarts += 1;
+                    progress.reader = None;
+                });
+                Ok(Closed::Wrong)
+            }
+            Err(error) if error.is_full() => Err(ObtainError::DiskFull),
+            Err(error) => Err(ObtainError::Store { why: error.to_string() }),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The whole, running: one node of Peerage.
+//!
+//! In reading order: [`config`] says how, [`domain`] puts the parts together, [`fetcher`] is the only way bytes come in,
+//! [`http`] the way they go to Portage and [`announce`] the way they go to peers. [`run`] is the life of the process.
+
+pub mod announce;
+pub mod api;
+pub mod blocking;
+pub mod config;
+pub mod doctor;
+pub mod domain;
+pub mod fetcher;
+pub mod flight;
+pub mod http;
+pub mod import;
+pub mod ingest;
+pub mod pins;
+pub mod portage;
+pub mod repositories;
+pub mod setup;
+pub mod snapshot;
+pub mod sources;
+mod start;
+pub mod stats;
+pub mod swarm;
+pub mod targets;
+pub mod tasks;
+mod upkeep;
+
+pub use start::{RunError, run};

@@ -1,0 +1,123 @@
+//! Asking real Portage for the metadata of ebuilds that have no md5-cache entry: one Python process a batch.
+
+use crate::repositories::AskMetadata;
+use sandbox::spawn::{Ended, Job, RunError, run};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tree::cpv::Cp;
+use tree::mdcache::MdEntry;
+
+/// Sourcing an ebuild takes some 50 ms; a batch of a few hundred has minutes.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// Metadata of one ebuild is some kilobytes.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Reads `cat/PF` lines, writes `cat/PF`, then md5-cache lines, then an empty line, for each it has an answer for.
+const SCRIPT: &str = r#"
+import sys, portage
+keys = ("EAPI", "SLOT", "KEYWORDS", "IUSE", "LICENSE", "RESTRICT", "SRC_URI")
+db = portage.db[portage.root]["porttree"].dbapi
+tree = sys.argv[1]
+for cpv in sys.stdin.read().split():
+    try:
+        values = db.aux_get(cpv, list(keys), mytree=tree)
+    except (KeyError, portage.exception.PortageException):
+        continue
+    print(cpv)
+    for key, value in zip(keys, values):
+        if value:
+            print(key + "=" + " ".join(value.split()))
+    print(flush=True)
+"#;
+
+/// Portage of this machine.
+#[derive(Clone, Debug)]
+pub struct Portage {
+    runtime: Handle,
+    config_root: PathBuf,
+    path: OsString,
+}
+
+impl Portage {
+    /// Asks through the interpreter that `path` (of the daemon's environment) finds.
+    #[must_use]
+    pub fn new(runtime: Handle, config_root: &Path, path: OsString) -> Self {
+        Self { runtime, config_root: config_root.to_owned(), path }
+    }
+
+    fn python(&self) -> Option<PathBuf> {
+        std::env::split_paths(&self.path).map(|dir| dir.join("python3")).find(|program| program.is_file())
+    }
+
+    fn job(&self, python: PathBuf, repo: &Path, cpvs: &str) -> Job {
+        let environment = [
+            ("PATH", self.path.clone()),
+            ("PORTAGE_CONFIGROOT", self.config_root.clone().into_os_string()),
+            ("LANG", "C.UTF-8".into()),
+            ("HOME", "/nonexistent".into()),
+        ];
+        Job {
+            program: python,
+            arguments: vec!["-c".into(), SCRIPT.into(), repo.as_os_str().to_owned()],
+            environment: environment.map(|(name, value)| (name.into(), value)).to_vec(),
+            input: cpvs.as_bytes().to_vec(),
+            output_max_bytes: ANSWER_MAX_BYTES,
+            deadline: DEADLINE,
+        }
+    }
+}
+
+impl AskMetadata for Portage {
+    fn ask(&self, repo: &Path, ebuilds: &[(Cp, Vec<String>)]) -> BTreeMap<Cp, BTreeMap<String, MdEntry>> {
+        let Some(python) = self.python() else {
+            tracing::warn!(repo = %repo.display(), "no md5-cache, and no python3 with Portage to ask for SRC_URI");
+            return BTreeMap::new();
+        };
+        let asked: BTreeMap<String, (&Cp, &String)> = ebuilds
+            .iter()
+            .flat_map(|(cp, pfs)| pfs.iter().map(move |pf| (format!("{}/{pf}", cp.category), (cp, pf))))
+            .collect();
+        let list = asked.keys().cloned().collect::<Vec<_>>().join("\n");
+        match self.runtime.block_on(run(self.job(python, repo, &list))) {
+            Ok(Ended { output, code, errors }) => {
+                if code != Some(0) {
+                    tracing::warn!(repo = %repo.display(), code, errors, "Portage did not answer for every ebuild");
+                }
+                parse(&output, &asked)
+            }
+            Err(error @ (RunError::Start { .. } | RunError::Deadline { .. } | RunError::TooMuch { .. } | RunError::Pipe { .. })) => {
+                tracing::warn!(repo = %repo.display(), %error, "Portage cannot be asked");
+                BTreeMap::new()
+            }
+        }
+    }
+}
+
+/// Takes only answers to what was asked.
+fn parse(output: &[u8], asked: &BTreeMap<String, (&Cp, &String)>) -> BTreeMap<Cp, BTreeMap<String, MdEntry>> {
+    let mut answers: BTreeMap<Cp, BTreeMap<String, MdEntry>> = BTreeMap::new();
+    for block in String::from_utf8_lossy(output).split("\n\n") {
+        let Some((cpv, metadata)) = block.trim_start_matches('\n').split_once('\n') else { continue };
+        let (Some((cp, pf)), Ok(entry)) = (asked.get(cpv), MdEntry::parse(metadata.as_bytes())) else { continue };
+        answers.entry((*cp).clone()).or_default().insert((*pf).clone(), entry);
+    }
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_asked_is_taken_from_the_answer() {
+        let cp: Cp = "app-misc/hello".parse().unwrap();
+        let pf = "hello-1".to_owned();
+        let asked = [("app-misc/hello-1".to_owned(), (&cp, &pf))].into();
+        let output = b"app-misc/hello-1\nEAPI=8\nSRC_URI=https://a.invalid/x\n\napp-misc/evil-1\nEAPI=8\n\n";
+        let answers = parse(output, &asked);
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[&cp][&pf].src_uri, "https://a.invalid/x");
+    }
+}

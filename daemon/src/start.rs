@@ -1,0 +1,258 @@
+//! The life of the process, in reading order: open, bind, read the repositories, serve, stop.
+
+use crate::announce::{self, Announcer, Shared};
+use crate::api::Ready;
+use crate::blocking;
+use crate::config::Config;
+use crate::domain::{Addresses, Domain, Parts};
+use crate::http::{control, public, serve_tcp, serve_unix};
+use crate::portage::Portage;
+use crate::repositories::{AskMetadata, Repositories};
+use crate::swarm::{self, Holdings as _, Identity, Swarm};
+use crate::tasks::Tasks;
+use crate::upkeep;
+use mirrors::{Mirrors, Options as MirrorOptions};
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Options as StoreOptions, Store};
+use tokio::net::{TcpListener, UnixListener};
+
+/// From SIGTERM to the end; INTERFACE.md promises 5 s.
+const STOP_MAX: Duration = Duration::from_secs(4);
+/// File of the node's key below the data directory.
+const KEY_FILE: &str = "identity.key";
+/// Bits of the control socket: its owner and group may use the verbs.
+const CONTROL_MODE: u32 = 0o660;
+
+/// Why a daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A folder or file of its own.
+    #[error("cannot use {path}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The store.
+    #[error("cannot open the store")]
+    Store(#[from] store::OpenStoreError),
+    /// The key of this node.
+    #[error("the key {path} cannot be read: {why}")]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// An HTTP address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another daemon has the control socket.
+    #[error("another daemon answers on {path}")]
+    Running {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// An address of the swarm.
+    #[error("{text:?} is no multiaddr: {why}")]
+    Multiaddr {
+        /// As written.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The swarm.
+    #[error("cannot start the swarm")]
+    Swarm(#[from] swarm::StartSwarmError),
+    /// The mirrors.
+    #[error("cannot set up the mirrors")]
+    Mirrors(#[from] mirrors::NewMirrorsError),
+}
+
+/// Runs a daemon until `shutdown` resolves. `path` is the daemon's `PATH`, where Portage is looked for.
+///
+/// # Errors
+/// When it cannot start; once it serves it ends without an error.
+pub async fn run(
+    config: Config,
+    path: OsString,
+    on_ready: impl FnOnce(&Ready),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let tasks = Tasks::new();
+    make_folder(&config.data_dir, 0o755)?;
+    let control_folder = config.control.parent().unwrap_or(Path::new("."));
+    make_folder(control_folder, 0o755)?;
+    let store = open_store(&config).await?;
+    let identity = identity(&config.data_dir)?;
+    let listeners = bind_http(&config.http).await?;
+    let control = bind_control(&config.control).await?;
+    let addresses = addresses(&listeners, &identity);
+
+    let shared = Arc::new(Shared::new(&store, config.share_distfiles));
+    let ask: Arc<dyn AskMetadata> = Arc::new(Portage::new(tokio::runtime::Handle::current(), &config.config_root, path));
+    let repositories = Repositories::new(config.clone(), Some(ask));
+    let mirrors = Mirrors::new(mirror_options(&config))?;
+    let announced = announced(&shared).await;
+    let swarm = Swarm::start(identity, swarm_config(&config)?, Arc::<Shared>::clone(&shared), &tasks).await?;
+    let announcer = Arc::new(Announcer::new(shared, announced));
+    let parts = Parts { config, store, mirrors, swarm, repositories, announcer: Arc::clone(&announcer), addresses, tasks };
+    let domain = Arc::new(Domain::new(parts));
+
+    upkeep::read_portage_mirrors(&domain);
+    domain.refresh().await;
+    start_tasks(&domain, announcer, listeners, control);
+    on_ready(&ready(&domain));
+    notify(&[sd_notify::NotifyState::Ready]);
+    shutdown.await;
+
+    tracing::info!("stopping");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop(&domain).await;
+    Ok(())
+}
+
+fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<TcpListener>, control: UnixListener) {
+    let tasks = &domain.tasks;
+    let reads = public(Arc::clone(domain));
+    for listener in listeners {
+        tasks.spawn("http", serve_tcp(listener, reads.clone(), tasks.clone()));
+    }
+    tasks.spawn("control", serve_unix(control, control::router(Arc::clone(domain)), tasks.clone()));
+    tasks.spawn("announce", announce::follow(domain.store.clone(), domain.swarm.clone(), announcer));
+    tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
+    tasks.spawn("gc", upkeep::gc(Arc::clone(domain)));
+    tasks.spawn("flush", upkeep::flush(Arc::clone(domain)));
+}
+
+/// Stop accepting, cancel, wait bounded, flush the store.
+async fn stop(domain: &Arc<Domain>) {
+    if !domain.tasks.shutdown(STOP_MAX).await {
+        tracing::warn!("some work did not end in time");
+    }
+    let control = domain.config.control.clone();
+    let domain = Arc::clone(domain);
+    blocking::run(move || {
+        if let Err(error) = domain.store.flush() {
+            tracing::error!(%error, "the store cannot be flushed");
+        }
+    })
+    .await;
+    if let Err(error) = std::fs::remove_file(&control) {
+        tracing::debug!(%error, "the control socket is gone already");
+    }
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), RunError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| RunError::Path { path: path.to_owned(), source })
+}
+
+async fn open_store(config: &Config) -> Result<Store, RunError> {
+    let options = StoreOptions {
+        size_max_bytes: config.store_size_max.map(|size| size.0),
+        free_min_bytes: config.store_free_min.0,
+        check_sha512: config.check_sha512,
+        ..StoreOptions::default()
+    };
+    let dir = config.data_dir.join("store");
+    Ok(blocking::run(move || Store::open(&dir, options)).await?)
+}
+
+fn identity(data_dir: &Path) -> Result<Identity, RunError> {
+    let path = data_dir.join(KEY_FILE);
+    match std::fs::read(&path) {
+        Ok(bytes) => Identity::from_bytes(&bytes).map_err(|error| RunError::Key { path, why: error.to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let identity = Identity::generate();
+            let written = store::write_atomically(&path, &identity.to_bytes(), 0o600);
+            written.map_err(|error| RunError::Key { path, why: error.to_string() })?;
+            Ok(identity)
+        }
+        Err(source) => Err(RunError::Path { path, source }),
+    }
+}
+
+async fn bind_http(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunError> {
+    let mut listeners = Vec::new();
+    for &address in addresses {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| RunError::Listen { address, source })?);
+    }
+    Ok(listeners)
+}
+
+/// A socket that a dead daemon left is taken over; a living one's is not.
+async fn bind_control(path: &Path) -> Result<UnixListener, RunError> {
+    let failed = |source| RunError::Path { path: path.to_owned(), source };
+    if tokio::net::UnixStream::connect(path).await.is_ok() {
+        return Err(RunError::Running { path: path.to_owned() });
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(CONTROL_MODE)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// The binhost's path names this node: Portage's index cache knows no port.
+fn addresses(listeners: &[TcpListener], identity: &Identity) -> Addresses {
+    let http: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let first = http.first().map(ToString::to_string).unwrap_or_default();
+    Addresses { http, binhost: format!("http://{first}/binpkgs/{}", identity.peer_id()) }
+}
+
+fn mirror_options(config: &Config) -> MirrorOptions {
+    MirrorOptions { stall: Duration::from_secs(config.mirror_stall_s), ..MirrorOptions::default() }
+}
+
+async fn announced(shared: &Arc<Shared>) -> Vec<tree::digest::Digest> {
+    let shared = Arc::clone(shared);
+    blocking::run(move || shared.announced()).await
+}
+
+fn swarm_config(config: &Config) -> Result<swarm::Config, RunError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error: libp2p::multiaddr::Error| RunError::Multiaddr { text: text.clone(), why: error.to_string() })
+    };
+    Ok(swarm::Config {
+        listen: config.swarm_listen.iter().map(parse).collect::<Result<_, _>>()?,
+        peers: config.swarm_peers.iter().map(parse).collect::<Result<_, _>>()?,
+        mdns: config.mdns,
+        ..swarm::Config::default()
+    })
+}
+
+fn ready(domain: &Domain) -> Ready {
+    Ready {
+        event: "ready".to_owned(),
+        http: domain.addresses.http.iter().map(ToString::to_string).collect(),
+        control: domain.config.control.display().to_string(),
+        p2p: crate::snapshot::p2p_addresses(domain),
+        binhost: domain.addresses.binhost.clone(),
+        peer_id: domain.swarm.peer_id().to_string(),
+    }
+}

@@ -1,0 +1,297 @@
+//! Fetching blobs: a request to one peer, and the bytes it sends, as far as they come.
+
+use super::blob::STEP_BYTES;
+use super::scores::{Offence, Traffic};
+use super::state::{Protocol, State};
+use super::streams::Pipe;
+use super::wire::{BlobAnswer, BlobRequest, FrameError, Key, read_frame, write_frame};
+use bytes::{Bytes, BytesMut};
+use futures::AsyncRead;
+use libp2p::PeerId;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tree::digest::Digest;
+
+/// A buffer with less room left than this is replaced; until then its chunks are cut from it one after another.
+const STEP_LEAST: usize = 64 << 10;
+
+/// Why a peer did not begin to send.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is banned here.
+    #[error("{peer} is banned for what it did before")]
+    Banned {
+        /// Who.
+        peer: PeerId,
+    },
+    /// It could not be connected to, or the stream could not be opened.
+    #[error("{peer} cannot be reached: {source}")]
+    Unreachable {
+        /// Who.
+        peer: PeerId,
+        /// What the transport said.
+        source: io::Error,
+    },
+    /// It does not hold the blob.
+    #[error("{peer} does not hold it")]
+    NotHeld {
+        /// Who.
+        peer: PeerId,
+    },
+    /// It has too many streams open.
+    #[error("{peer} is busy")]
+    Busy {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Its blob is shorter than the first byte asked for.
+    #[error("{peer} has only {size} bytes of it, byte {from} was asked for")]
+    OutOfRange {
+        /// Who.
+        peer: PeerId,
+        /// The whole size, as the peer says.
+        size: u64,
+        /// The byte asked for.
+        from: u64,
+    },
+    /// It does not serve us.
+    #[error("{peer} does not serve this machine")]
+    Refused {
+        /// Who.
+        peer: PeerId,
+    },
+    /// No answer in time.
+    #[error("{peer} did not answer within {} ms", after.as_millis())]
+    NoAnswer {
+        /// Who.
+        peer: PeerId,
+        /// The deadline.
+        after: Duration,
+    },
+    /// It answered with something else, or hung up.
+    #[error("{peer} gave no answer that makes sense: {source}")]
+    Broken {
+        /// Who.
+        peer: PeerId,
+        /// What came instead.
+        source: FrameError,
+    },
+}
+
+impl OpenError {
+    /// What to blame the peer for, if for anything.
+    #[must_use]
+    pub fn offence(&self) -> Option<Offence> {
+        match self {
+            Self::Banned { .. } | Self::NotHeld { .. } | Self::Busy { .. } | Self::OutOfRange { .. } => None,
+            Self::Unreachable { .. } | Self::Broken { .. } => Some(Offence::Broken),
+            Self::Refused { .. } => Some(Offence::Refused),
+            Self::NoAnswer { .. } => Some(Offence::Stalled),
+        }
+    }
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Nothing came for too long.
+    #[error("{peer} sent nothing for {} ms after byte {at}", after.as_millis())]
+    Stalled {
+        /// Who.
+        peer: PeerId,
+        /// The next byte that was waited for.
+        at: u64,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The connection broke, or the peer hung up.
+    #[error("{peer} broke off at byte {at}: {source}")]
+    Broken {
+        /// Who.
+        peer: PeerId,
+        /// The next byte that was waited for.
+        at: u64,
+        /// What the transport said.
+        source: io::Error,
+    },
+}
+
+impl BodyError {
+    /// What to blame the peer for.
+    #[must_use]
+    pub fn offence(&self) -> Offence {
+        match self {
+            Self::Stalled { .. } => Offence::Stalled,
+            Self::Broken { .. } => Offence::Broken,
+        }
+    }
+
+    /// The next byte that was waited for: where another peer can go on.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        match self {
+            Self::Stalled { at, .. } | Self::Broken { at, .. } => *at,
+        }
+    }
+}
+
+/// Asks a peer for a blob from a byte on; see [`super::Swarm::open_within`].
+pub(super) async fn open(
+    state: &Arc<State>,
+    peer: PeerId,
+    digest: &Digest,
+    from: u64,
+    first_answer: Duration,
+) -> Result<Body, OpenError> {
+    if state.is_banned(&peer) {
+        return Err(OpenError::Banned { peer });
+    }
+    let request = BlobRequest { digest: *digest, offset: from, length: u64::MAX };
+    let asked = tokio::time::timeout(first_answer, ask(state, peer, &request)).await;
+    let (pipe, answer) = asked.unwrap_or(Err(OpenError::NoAnswer { peer, after: first_answer }))?;
+    let size = match answer {
+        BlobAnswer::Body { size } if from <= size => size,
+        BlobAnswer::Body { size } | BlobAnswer::OutOfRange { size } => {
+            return Err(OpenError::OutOfRange { peer, size, from });
+        }
+        BlobAnswer::NotHeld => {
+            state.not_held(&peer, &Key::from(digest));
+            state.keep_pipe(&peer, pipe);
+            return Err(OpenError::NotHeld { peer });
+        }
+        BlobAnswer::Busy => return Err(OpenError::Busy { peer }),
+        BlobAnswer::Refused => return Err(OpenError::Refused { peer }),
+    };
+    let traffic = state.traffic(peer);
+    let silence_max = state.config().silence_max;
+    Ok(Body {
+        state: Arc::clone(state),
+        traffic,
+        peer,
+        size,
+        at: from,
+        pipe: Some(pipe),
+        buffer: BytesMut::new(),
+        silence_max,
+    })
+}
+
+/// Asks over an idle stream when there is one, which may have died meanwhile; then over a new one.
+async fn ask(state: &State, peer: PeerId, request: &BlobRequest) -> Result<(Pipe, BlobAnswer), OpenError> {
+    if let Some(pipe) = state.idle_pipe(&peer)
+        && let Ok(answered) = ask_over(pipe, request).await
+    {
+        return Ok(answered);
+    }
+    let pipe = state.open_pipe(peer, Vec::new(), Protocol::Blob).await;
+    let pipe = pipe.map_err(|source| OpenError::Unreachable { peer, source })?;
+    ask_over(pipe, request).await.map_err(|source| OpenError::Broken { peer, source })
+}
+
+async fn ask_over(mut pipe: Pipe, request: &BlobRequest) -> Result<(Pipe, BlobAnswer), FrameError> {
+    write_frame(&mut pipe, request).await.map_err(FrameError::Stream)?;
+    let answer = read_frame(&mut pipe).await?;
+    Ok((pipe, answer))
+}
+
+/// The bytes one peer sends, from the byte asked for to the end. Unverified.
+pub struct Body {
+    state: Arc<State>,
+    traffic: Arc<Traffic>,
+    peer: PeerId,
+    size: u64,
+    at: u64,
+    pipe: Option<Pipe>,
+    buffer: BytesMut,
+    silence_max: Duration,
+}
+
+impl Body {
+    /// Who sends.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The size of the whole blob in bytes, as the peer says: to be compared before reading on.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The place in the blob of the next byte.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The next bytes, at most 256 KiB and as many as have come; `None` at the end of the blob.
+    ///
+    /// Cancel safe: yes (bytes already read are given by the next call).
+    ///
+    /// # Errors
+    /// When nothing comes for too long or the stream breaks. The body is over then.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let (peer, at, after) = (self.peer, self.at, self.silence_max);
+        let missing = self.size - at;
+        if missing == 0 {
+            self.finish();
+            return Ok(None);
+        }
+        let Some(pipe) = self.pipe.as_mut() else {
+            return Err(BodyError::Broken { peer, at, source: io::ErrorKind::NotConnected.into() });
+        };
+        let wanted = usize::try_from(missing).unwrap_or(usize::MAX).min(STEP_BYTES);
+        if self.buffer.len() < wanted.min(STEP_LEAST) {
+            self.buffer = BytesMut::zeroed(wanted);
+        }
+        let room = self.buffer.len().min(wanted);
+        let room = self.buffer.get_mut(..room).unwrap_or_default();
+        let read = std::future::poll_fn(|context| fill(pipe, context, room));
+        let error = match tokio::time::timeout(after, read).await {
+            Ok(Ok(0)) => BodyError::Broken { peer, at, source: io::ErrorKind::UnexpectedEof.into() },
+            Ok(Ok(length)) => {
+                self.at += length as u64;
+                self.traffic.add_received(length);
+                return Ok(Some(self.buffer.split_to(length).freeze()));
+            }
+            Ok(Err(source)) => BodyError::Broken { peer, at, source },
+            Err(_) => BodyError::Stalled { peer, at, after },
+        };
+        self.pipe = None;
+        Err(error)
+    }
+
+    /// The stream is at the next request's place: it is kept for that.
+    fn finish(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            self.state.keep_pipe(&self.peer, pipe);
+            self.state.praise(self.peer);
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Body({} at {} of {})", self.peer, self.at, self.size)
+    }
+}
+
+/// Reads what has come, waiting only for the first byte: a fast peer fills the buffer, a slow one is not waited for.
+fn fill(pipe: &mut Pipe, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match Pin::new(&mut *pipe).poll_read(context, room) {
+            Poll::Ready(Ok(0)) => break,
+            Poll::Ready(Ok(length)) => filled += length,
+            // What has come is handed out first; the error comes again with the next read.
+            Poll::Ready(Err(_)) | Poll::Pending if filled > 0 => break,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    Poll::Ready(Ok(filled))
+}

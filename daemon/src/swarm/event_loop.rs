@@ -1,0 +1,448 @@
+//! The sole owner of the libp2p swarm: takes commands and the swarm's events one at a time, local ones first.
+
+use super::behaviour::{Behaviour, BehaviourEvent, PROTOCOL};
+use super::config::Config;
+use super::gate::{Reach, plausible};
+use super::identity::Identity;
+use super::known::Known;
+use super::records::is_key;
+use super::state::{Command, Joined, Protocol, State};
+use super::streams::{Inbound, Pipe, Wanted};
+use super::wire::Key;
+use super::{Holdings, transport};
+use crate::tasks::Tasks;
+use futures::StreamExt as _;
+use libp2p::core::transport::ListenerId;
+use libp2p::kad::store::RecordStore as _;
+use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult, RecordKey};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How often deadlines and lost peers are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Listeners are bound in this time; binding asks only the kernel.
+const BIND_MAX: Duration = Duration::from_secs(10);
+/// A connected peer says in this time who it is.
+const IDENTIFY_MAX: Duration = Duration::from_secs(15);
+/// Streams a peer may open before it has said who it is.
+const EARLY_STREAMS_MAX: usize = 8;
+/// Addresses of a peer that are used.
+const ADDRESSES_MAX: usize = 8;
+/// Peers that turned out to be none of ours, not dialled again.
+const FOREIGN_MAX: usize = 256;
+/// DHT questions under way from here; more are answered with nothing.
+const QUERIES_MAX: usize = 256;
+/// Providers that are dialled as soon as the DHT names them, while it still knows their addresses.
+const PROVIDERS_DIALLED_MAX: usize = 8;
+/// Single dials whose outcome is remembered.
+const CHOSEN_MAX: usize = 64;
+
+/// Why the swarm did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartSwarmError {
+    /// No keys or transports for encrypted connections.
+    #[error("cannot prepare encrypted connections: {reason}")]
+    Handshake {
+        /// What libp2p said.
+        reason: String,
+    },
+    /// An address is of a kind that cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address asked for.
+        address: Multiaddr,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The kernel did not give an address.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: Multiaddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// All that the loop reacts to.
+enum Event {
+    Shutdown,
+    Command(Command),
+    Tick,
+    Swarm(Box<SwarmEvent<BehaviourEvent>>),
+}
+
+/// A connected peer that has not said who it is.
+struct Stranger {
+    since: Instant,
+    streams: Vec<(Protocol, Pipe)>,
+}
+
+struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    state: Arc<State>,
+    commands: mpsc::Receiver<Command>,
+    known: Known,
+    finds: HashMap<QueryId, oneshot::Sender<Vec<PeerId>>>,
+    closest: HashMap<QueryId, oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>>,
+    strangers: HashMap<PeerId, Stranger>,
+    addresses: HashMap<PeerId, Multiaddr>,
+    foreign: VecDeque<PeerId>,
+    /// Dials the user asked for once, and the peers they led to.
+    chosen_dials: VecDeque<ConnectionId>,
+    chosen: HashSet<PeerId>,
+}
+
+/// Builds the swarm, binds its listeners and starts the loop.
+pub(super) async fn start(
+    identity: &Identity,
+    config: Config,
+    holdings: Arc<dyn Holdings>,
+    tasks: &Tasks,
+) -> Result<Arc<State>, StartSwarmError> {
+    let listen = config.listen.clone();
+    let known = Known::listed(&config.peers, Instant::now());
+    let (state, commands) = State::new(identity.peer_id(), config, holdings, tasks);
+    let swarm = transport::build(identity.keypair(), Behaviour::new(identity, &state))?;
+    let mut this = EventLoop {
+        swarm,
+        state: Arc::clone(&state),
+        commands,
+        known,
+        finds: HashMap::new(),
+        closest: HashMap::new(),
+        strangers: HashMap::new(),
+        addresses: HashMap::new(),
+        foreign: VecDeque::new(),
+        chosen_dials: VecDeque::new(),
+        chosen: HashSet::new(),
+    };
+    this.bind(&listen).await?;
+    state.announce_initial().await;
+    tasks.spawn_to_end("swarm", this.run());
+    tasks.spawn("swarm adverts", super::announce::advertise(Arc::clone(&state)));
+    Ok(state)
+}
+
+impl EventLoop {
+    /// Listens on every address and waits until each has been given its port.
+    async fn bind(&mut self, listen: &[Multiaddr]) -> Result<(), StartSwarmError> {
+        let mut waiting: HashMap<ListenerId, Multiaddr> = HashMap::new();
+        for address in listen {
+            let id = self.swarm.listen_on(address.clone());
+            let refused = |error: &dyn std::error::Error| StartSwarmError::Listen {
+                address: address.clone(),
+                reason: error.to_string(),
+            };
+            waiting.insert(id.map_err(|error| refused(&error))?, address.clone());
+        }
+        let deadline = Instant::now() + BIND_MAX;
+        while let Some(address) = waiting.values().next().cloned() {
+            let event = tokio::time::timeout_at(deadline, self.swarm.select_next_some()).await;
+            let event = event.map_err(|_| StartSwarmError::Bind { address, source: io::ErrorKind::TimedOut.into() })?;
+            match &event {
+                SwarmEvent::NewListenAddr { listener_id, .. } => drop(waiting.remove(listener_id)),
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
+                | SwarmEvent::ListenerError { listener_id, error } => {
+                    if let Some(address) = waiting.remove(listener_id) {
+                        let source = io::Error::new(error.kind(), error.to_string());
+                        return Err(StartSwarmError::Bind { address, source });
+                    }
+                }
+                _ => {}
+            }
+            self.on_swarm(event);
+        }
+        Ok(())
+    }
+
+    async fn run(mut self) {
+        let stop = self.state.tasks().stopping().clone();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => Event::Shutdown,
+                command = self.commands.recv() => command.map_or(Event::Shutdown, Event::Command),
+                _ = ticks.tick() => Event::Tick,
+                event = self.swarm.select_next_some() => Event::Swarm(Box::new(event)),
+            };
+            match event {
+                Event::Shutdown => break,
+                Event::Command(command) => self.on_command(command),
+                Event::Tick => self.on_tick(),
+                Event::Swarm(event) => self.on_swarm(*event),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Open { peer, addresses, protocol, answer } => {
+                self.swarm.behaviour_mut().streams.open(peer, addresses, Wanted::new(protocol, answer));
+            }
+            Command::Find { key, answer } => self.find(key, answer),
+            Command::Closest { key, answer } => self.closest(key, answer),
+            Command::Dial(address) => {
+                let opts = DialOpts::from(address);
+                if self.chosen_dials.len() >= CHOSEN_MAX {
+                    self.chosen_dials.pop_front();
+                }
+                self.chosen_dials.push_back(opts.connection_id());
+                self.dial(opts);
+            }
+            Command::Shun(peer) => {
+                self.swarm.behaviour_mut().banned.block_peer(peer);
+                self.known.forget(&peer);
+            }
+        }
+    }
+
+    fn dial(&mut self, opts: DialOpts) {
+        let connection = opts.connection_id();
+        if let Err(error) = self.swarm.dial(opts) {
+            tracing::debug!(%error, "not dialled");
+            self.known.failed(connection, Instant::now());
+        }
+    }
+
+    /// Questions answered with nothing: no table to ask, or too many questions.
+    fn cannot_ask(&self) -> bool {
+        self.state.routing() == 0 || self.finds.len() + self.closest.len() >= QUERIES_MAX
+    }
+
+    fn find(&mut self, key: Key, answer: oneshot::Sender<Vec<PeerId>>) {
+        if self.cannot_ask() {
+            return reply(answer, Vec::new());
+        }
+        let id = self.swarm.behaviour_mut().kad.get_providers(RecordKey::new(&key.0));
+        self.finds.insert(id, answer);
+    }
+
+    fn closest(&mut self, key: Key, answer: oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>) {
+        if self.cannot_ask() {
+            return reply(answer, Vec::new());
+        }
+        let id = self.swarm.behaviour_mut().kad.get_closest_peers(key.0.to_vec());
+        self.closest.insert(id, answer);
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        for opts in self.known.due(now) {
+            self.dial(opts);
+        }
+        let silent = self.strangers.iter().filter(|(_, stranger)| now >= stranger.since + IDENTIFY_MAX);
+        for peer in silent.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.drop_foreign(peer);
+        }
+        let unanswered = self.finds.iter().filter(|(_, answer)| answer.is_closed()).map(|(id, _)| *id);
+        for id in unanswered.collect::<Vec<_>>() {
+            self.finds.remove(&id);
+            self.finish(&id);
+        }
+        let banned = &mut self.swarm.behaviour_mut().banned;
+        for peer in banned.blocked_peers().iter().copied().collect::<Vec<_>>() {
+            if !self.state.is_banned(&peer) {
+                banned.unblock_peer(peer);
+            }
+        }
+        super::records::lock(&self.state.records).expire(std::time::Instant::now());
+        self.count_routing();
+    }
+
+    fn finish(&mut self, id: &QueryId) {
+        if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(id) {
+            query.finish();
+        }
+    }
+
+    fn count_routing(&mut self) {
+        let peers = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        self.state.set_routing(peers);
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.connected(peer_id, connection_id, endpoint.get_remote_address().clone());
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "disconnected");
+                self.strangers.remove(&peer_id);
+                self.addresses.remove(&peer_id);
+                self.chosen.remove(&peer_id);
+                self.known.closed(&peer_id, Instant::now());
+                self.state.left(&peer_id);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                tracing::debug!(?peer_id, %error, "not connected");
+                self.known.failed(connection_id, Instant::now());
+                self.chosen_dials.retain(|id| *id != connection_id);
+            }
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ListenerClosed { .. } => {
+                self.state.set_listen_addrs(self.swarm.listeners().cloned());
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: Multiaddr) {
+        tracing::debug!(%peer, %address, "connected");
+        self.known.established(connection, peer);
+        if self.chosen_dials.contains(&connection) {
+            self.chosen_dials.retain(|id| *id != connection);
+            self.chosen.insert(peer);
+        }
+        self.addresses.insert(peer, address);
+        if !self.state.is_connected(&peer) {
+            self.strangers.entry(peer).or_insert_with(|| Stranger { since: Instant::now(), streams: Vec::new() });
+        }
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Streams(inbound) => self.on_stream(inbound),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Ping(event) => {
+                if let Ok(rtt) = event.result {
+                    self.state.set_rtt(&event.peer, rtt);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found {
+                    if !self.foreign.contains(&peer) && !self.state.is_banned(&peer) {
+                        let connected = self.swarm.is_connected(&peer);
+                        self.known.found(peer, address, connected, Instant::now());
+                    }
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Expired(lost)) => {
+                for (peer, _) in lost {
+                    if !self.swarm.is_connected(&peer) {
+                        self.known.forget(&peer);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Streams of a peer that has not said who it is wait until it has.
+    fn on_stream(&mut self, inbound: Inbound) {
+        let Inbound { peer, protocol, pipe } = inbound;
+        match self.strangers.get_mut(&peer) {
+            None => self.state.inbound(peer, protocol, pipe),
+            Some(stranger) if stranger.streams.len() < EARLY_STREAMS_MAX => stranger.streams.push((protocol, pipe)),
+            Some(_) => tracing::debug!(%peer, "too many streams before identify"),
+        }
+    }
+
+    fn identified(&mut self, peer: PeerId, info: identify::Info) {
+        if info.protocol_version != PROTOCOL {
+            tracing::debug!(%peer, version = %info.protocol_version, "not one of ours");
+            return self.drop_foreign(peer);
+        }
+        let Some(address) = self.addresses.get(&peer).cloned() else { return };
+        let reach = Reach::of(&address);
+        let listens = plausible(&info.listen_addrs, reach, ADDRESSES_MAX);
+        for listen in &listens {
+            self.swarm.behaviour_mut().kad.add_address(&peer, listen.clone());
+        }
+        super::records::lock(&self.state.records).set_addresses(&peer, &listens);
+        let listed = self.known.is_listed(&peer) || self.chosen.contains(&peer);
+        let stranger = self.strangers.remove(&peer);
+        let joined = Joined { address, agent: info.agent_version, lan: reach.is_lan(), listed, listens };
+        self.state.joined(peer, joined);
+        for (protocol, pipe) in stranger.map(|stranger| stranger.streams).unwrap_or_default() {
+            self.state.inbound(peer, protocol, pipe);
+        }
+        self.count_routing();
+    }
+
+    fn drop_foreign(&mut self, peer: PeerId) {
+        if self.foreign.len() >= FOREIGN_MAX {
+            self.foreign.pop_front();
+        }
+        self.foreign.push_back(peer);
+        self.known.forget(&peer);
+        self.swarm.behaviour_mut().kad.remove_peer(&peer);
+        if self.swarm.disconnect_peer_id(peer).is_err() {
+            tracing::trace!(%peer, "was gone already");
+        }
+    }
+
+    fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => self.on_query(id, result, step.last),
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
+                // One of ours never sends this; if another program does, the quotas hold all the same.
+                if is_key(&record.key)
+                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
+                {
+                    tracing::debug!(%error, "record not kept");
+                }
+            }
+            kad::Event::RoutingUpdated { .. } => self.count_routing(),
+            _ => {}
+        }
+    }
+
+    fn on_query(&mut self, id: QueryId, result: QueryResult, last: bool) {
+        match result {
+            QueryResult::GetProviders(result) => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    self.found(id, providers);
+                }
+                if last && let Some(answer) = self.finds.remove(&id) {
+                    reply(answer, Vec::new());
+                }
+            }
+            QueryResult::GetClosestPeers(result) if last => {
+                let peers = match result {
+                    Ok(found) => found.peers,
+                    Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                if let Some(answer) = self.closest.remove(&id) {
+                    reply(answer, peers.into_iter().map(|peer| (peer.peer_id, peer.addrs)).collect());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The first providers end the question: whoever answered knew all it knew.
+    fn found(&mut self, id: QueryId, providers: HashSet<PeerId>) {
+        let local = self.state.local();
+        let others: Vec<PeerId> = providers.into_iter().filter(|peer| *peer != local).collect();
+        if others.is_empty() {
+            return;
+        }
+        let Some(answer) = self.finds.remove(&id) else { return };
+        // Now, because the DHT's code forgets the addresses it was told when the question ends.
+        let missing = others.iter().filter(|peer| !self.swarm.is_connected(peer)).take(PROVIDERS_DIALLED_MAX);
+        for peer in missing.copied().collect::<Vec<_>>() {
+            self.dial(DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build());
+        }
+        self.finish(&id);
+        reply(answer, others);
+    }
+}
+
+/// Answers; nobody waiting any more is normal.
+fn reply<T>(answer: oneshot::Sender<T>, value: T) {
+    if answer.send(value).is_err() {
+        tracing::trace!("nobody waits for this answer any more");
+    }
+}

@@ -1,0 +1,199 @@
+//! Peers to stay connected to: those the user listed, and those multicast DNS found. Lost ones are dialled again, ever more rarely.
+
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Peers remembered from multicast DNS, which anyone on the network can forge.
+const FOUND_MAX: usize = 256;
+/// Addresses remembered of one of them.
+const ADDRESSES_MAX: usize = 4;
+/// The pause after the first failure; each further one doubles it.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// No pause is longer.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+struct Entry {
+    addresses: Vec<Multiaddr>,
+    peer: Option<PeerId>,
+    listed: bool,
+    connected: bool,
+    dialling: Option<ConnectionId>,
+    failures: u32,
+    next: Instant,
+}
+
+/// Those peers.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    entries: Vec<Entry>,
+}
+
+/// The peer a multiaddr ends with.
+pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last()? {
+        Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    }
+}
+
+impl Known {
+    pub(super) fn listed(addresses: &[Multiaddr], now: Instant) -> Self {
+        let entry = |address: &Multiaddr| Entry {
+            addresses: vec![address.clone()],
+            peer: peer_of(address),
+            listed: true,
+            connected: false,
+            dialling: None,
+            failures: 0,
+            next: now,
+        };
+        Self { entries: addresses.iter().map(entry).collect() }
+    }
+
+    /// Multicast DNS found a peer at an address.
+    pub(super) fn found(&mut self, peer: PeerId, address: Multiaddr, connected: bool, now: Instant) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.peer == Some(peer)) {
+            if !entry.listed && !entry.addresses.contains(&address) && entry.addresses.len() < ADDRESSES_MAX {
+                entry.addresses.push(address);
+            }
+            return;
+        }
+        if self.entries.iter().filter(|entry| !entry.listed).count() < FOUND_MAX {
+            let addresses = vec![address];
+            let peer = Some(peer);
+            self.entries.push(Entry { addresses, peer, listed: false, connected, dialling: None, failures: 0, next: now });
+        }
+    }
+
+    /// Multicast DNS has not heard of a peer for long, or it is none of ours.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.entries.retain(|entry| entry.listed || entry.peer != Some(*peer));
+    }
+
+    /// Whether the user named this peer.
+    pub(super) fn is_listed(&self, peer: &PeerId) -> bool {
+        self.entries.iter().any(|entry| entry.listed && entry.peer == Some(*peer))
+    }
+
+    /// What is to be dialled now.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<DialOpts> {
+        let due = self.entries.iter_mut().filter(|entry| !entry.connected && entry.dialling.is_none() && entry.next <= now);
+        due.map(|entry| {
+            // A listed address without a peer is dialled as it stands: another machine may answer there today.
+            let named = entry.peer.filter(|peer| !entry.listed || entry.addresses.first().and_then(peer_of) == Some(*peer));
+            let opts = match named {
+                Some(peer) => DialOpts::peer_id(peer)
+                    .addresses(entry.addresses.clone())
+                    .condition(PeerCondition::Disconnected)
+                    .build(),
+                None => {
+                    let address = entry.addresses.first().cloned().unwrap_or_else(Multiaddr::empty);
+                    DialOpts::unknown_peer_id().address(address).build()
+                }
+            };
+            entry.dialling = Some(opts.connection_id());
+            opts
+        })
+        .collect()
+    }
+
+    /// A connection is there.
+    pub(super) fn established(&mut self, connection: ConnectionId, peer: PeerId) {
+        for entry in &mut self.entries {
+            if entry.dialling == Some(connection) {
+                entry.peer = Some(peer);
+                entry.dialling = None;
+            }
+            if entry.peer == Some(peer) {
+                entry.connected = true;
+                entry.failures = 0;
+            }
+        }
+    }
+
+    /// A dial came to nothing.
+    pub(super) fn failed(&mut self, connection: ConnectionId, now: Instant) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.dialling == Some(connection)) {
+            entry.dialling = None;
+            let factor = 1_u32.checked_shl(entry.failures).unwrap_or(u32::MAX);
+            entry.next = now + RETRY_FIRST.saturating_mul(factor).min(RETRY_MAX);
+            entry.failures = (entry.failures + 1).min(16);
+        }
+    }
+
+    /// The last connection to a peer is gone.
+    pub(super) fn closed(&mut self, peer: &PeerId, now: Instant) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.peer == Some(*peer)) {
+            entry.connected = false;
+            entry.next = now + RETRY_FIRST;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_lost_peer_is_dialled_again_with_growing_pauses_up_to_five_minutes() {
+        let mut now = Instant::now();
+        let mut known = Known::listed(&[address("/ip4/127.0.0.1/tcp/1")], now);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let dialled = known.due(now);
+            assert_eq!(dialled.len(), 1);
+            assert!(known.due(now).is_empty(), "one dial at a time");
+            known.failed(dialled[0].connection_id(), now);
+            let started = now;
+            while known.entries[0].next > now {
+                now += RETRY_FIRST;
+            }
+            pauses.push(now - started);
+        }
+        assert!(pauses.is_sorted());
+        assert_eq!((pauses[0], *pauses.last().unwrap()), (RETRY_FIRST, RETRY_MAX));
+    }
+
+    #[test]
+    fn a_connected_peer_is_left_alone_until_it_is_lost() {
+        let now = Instant::now();
+        let peer = PeerId::random();
+        let mut known = Known::listed(&[address("/ip4/127.0.0.1/tcp/1")], now);
+        let dialled = known.due(now);
+        known.established(dialled[0].connection_id(), peer);
+        assert!(known.is_listed(&peer));
+        assert!(known.due(now + RETRY_MAX).is_empty());
+        known.closed(&peer, now);
+        assert!(known.due(now).is_empty());
+        assert_eq!(known.due(now + RETRY_FIRST).len(), 1);
+    }
+
+    #[test]
+    fn forged_discoveries_are_bounded_and_never_push_out_a_listed_peer() {
+        let now = Instant::now();
+        let listed = PeerId::random();
+        let named = address("/ip4/127.0.0.1/tcp/1").with_p2p(listed).unwrap();
+        let mut known = Known::listed(&[named], now);
+        let crowd: Vec<PeerId> = (0..1000).map(|_| PeerId::random()).collect();
+        for peer in crowd.iter().chain([&listed]) {
+            for port in 1..20 {
+                known.found(*peer, address(&format!("/ip4/127.0.0.1/tcp/{port}")), false, now);
+            }
+        }
+        assert_eq!(known.entries.len(), FOUND_MAX + 1);
+        assert!(known.entries.iter().all(|entry| entry.addresses.len() <= ADDRESSES_MAX));
+        known.forget(&listed);
+        known.forget(&crowd[0]);
+        assert_eq!(known.entries.len(), FOUND_MAX);
+        assert!(known.is_listed(&listed) && !known.is_listed(&crowd[1]));
+    }
+}

@@ -1,0 +1,237 @@
+//! The swarm: finds peers, asks who holds a digest, fetches blobs from them and serves ours.
+//!
+//! # Two levels of knowledge
+//! Peers on the local network, and peers the user listed, tell each other what they hold when they connect (`have`, 4 bytes a
+//! blob) and every change at once; [`Swarm::holders`] answers from that without asking anybody. Beyond them, [`Swarm::find`] asks the DHT
+//! (Kademlia, `/peerage/kad/1`), to which `announce` brings all keys of a region in one message.
+//!
+//! # What others learn about you
+//! - Connected peers on the local network and listed peers: your peer id, addresses, agent, and 32 bits of every announced digest.
+//!   Whoever connects and asks by the same protocol learns the same.
+//! - The DHT: that your peer id provides the announced keys, which names the versions of packages you have. With mDNS off and no peers
+//!   given, the program speaks to nobody; the DHT reaches only peers of peers.
+//! - Only what `Holdings::announced` lists is told. A blob is served only where `Holdings::open` answers, and without
+//!   [`Config::serve_wan`] only to the local network and listed peers.
+//!
+//! # Bounds
+//! Everything a peer sends has a length, a count and a deadline: frames (`wire`), holdings and records (`Config`), streams of one
+//! peer (8 for blobs, 64 in all), connections (400; 4 of one peer; 16 of one address), 32 adverts a minute, and a silence deadline in bodies.
+//! BLAKE2B cannot be checked by pieces, so a liar costs at most the blob's size in bytes once; then it is banned.
+//!
+//! **Invariant:** `event_loop` alone owns the libp2p swarm. No lock is held across an await.
+
+mod announce;
+mod behaviour;
+mod blob;
+mod body;
+mod cipher;
+mod config;
+#[cfg(test)]
+mod conformance;
+mod event_loop;
+mod gate;
+mod have;
+mod holdings;
+mod identity;
+mod known;
+mod memory;
+mod records;
+mod scores;
+mod state;
+mod streams;
+mod transport;
+pub mod wire;
+
+pub use body::{Body, BodyError, OpenError};
+pub use config::Config;
+pub use event_loop::StartSwarmError;
+pub use identity::{Identity, IdentityError};
+pub use libp2p::{Multiaddr, PeerId};
+pub use memory::Network;
+pub use scores::Offence;
+pub use state::PeerInfo;
+
+use crate::tasks::Tasks;
+use state::{Command, State};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tree::digest::Digest;
+use wire::Key;
+
+/// Bytes that can be read at any place. Called from the blocking pool.
+pub trait ReadAt: Send + Sync + 'static {
+    /// Reads from byte `offset` on; 0 is the end.
+    ///
+    /// # Errors
+    /// When the disk does not give them.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+}
+
+/// A blob that may be given to a peer.
+pub struct Held {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its bytes; must stay readable as long as this lives.
+    pub reader: Box<dyn ReadAt>,
+}
+
+/// What this machine can give. Called from the blocking pool.
+pub trait Holdings: Send + Sync + 'static {
+    /// The blob, if it is held and may be shared.
+    fn open(&self, digest: &Digest) -> Option<Held>;
+
+    /// All that may be announced now; asked once, at the start. Changes come by [`Swarm::announce`] and [`Swarm::withdraw`].
+    fn announced(&self) -> Vec<Digest>;
+}
+
+/// The handle to the swarm. Clones speak to the same one; the swarm ends with the [`Tasks`] it was started in.
+#[derive(Clone)]
+pub struct Swarm {
+    state: Arc<State>,
+}
+
+impl Swarm {
+    /// Listens, then runs in the background until `tasks` are shut down. The listeners are bound when this returns.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When a transport cannot be made or an address cannot be listened on.
+    pub async fn start(
+        identity: Identity,
+        config: Config,
+        holdings: Arc<dyn Holdings>,
+        tasks: &Tasks,
+    ) -> Result<Self, StartSwarmError> {
+        let state = event_loop::start(&identity, config, holdings, tasks).await?;
+        Ok(Self { state })
+    }
+
+    /// Who this machine is.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.state.local()
+    }
+
+    /// Where it listens: resolved addresses, each with `/p2p/ID`.
+    #[must_use]
+    pub fn listen_addrs(&self) -> Vec<Multiaddr> {
+        self.state.listen_addrs()
+    }
+
+    /// The connected peers that say they hold the digest, best score first. Asks nobody.
+    #[must_use]
+    pub fn holders(&self, digest: &Digest) -> Vec<PeerId> {
+        self.state.holders(&Key::from(digest))
+    }
+
+    /// Providers the DHT knows; empty when there are none, at the deadline, or at once when no other peer is known.
+    ///
+    /// Cancel safe: yes.
+    pub async fn find(&self, digest: &Digest, deadline: Duration) -> Vec<PeerId> {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Find { key: Key::from(digest), answer };
+        let asked = async {
+            self.state.command(command).await;
+            answered.await.unwrap_or_default()
+        };
+        let found = tokio::time::timeout(deadline, asked).await.unwrap_or_default();
+        self.state.best_first(found)
+    }
+
+    /// Tells connected peers at once and the DHT in the background that these are held.
+    pub fn announce(&self, digests: &[Digest]) {
+        self.state.announce(digests);
+    }
+
+    /// Takes announcements back, as [`Swarm::announce`] made them.
+    pub fn withdraw(&self, digests: &[Digest]) {
+        self.state.withdraw(digests);
+    }
+
+    /// Asks a peer for a blob from byte `from` on, with the configured deadline for the first answer. Dials it when need be.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When the peer is not reached in time, or does not serve it.
+    pub async fn open(&self, peer: PeerId, digest: &Digest, from: u64) -> Result<Body, OpenError> {
+        self.open_within(peer, digest, from, self.state.config().first_answer).await
+    }
+
+    /// As [`Swarm::open`], with a deadline of one's own: short when other candidates wait.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When the peer is not reached in time, or does not serve it.
+    pub async fn open_within(
+        &self,
+        peer: PeerId,
+        digest: &Digest,
+        from: u64,
+        first_answer: Duration,
+    ) -> Result<Body, OpenError> {
+        body::open(&self.state, peer, digest, from, first_answer).await
+    }
+
+    /// Remembers an offence. A peer that is banned by it is disconnected, and neither asked nor let in for a while.
+    pub fn blame(&self, peer: PeerId, offence: Offence) {
+        self.state.blame(peer, offence);
+    }
+
+    /// Whether a peer is banned now.
+    #[must_use]
+    pub fn is_banned(&self, peer: &PeerId) -> bool {
+        self.state.is_banned(peer)
+    }
+
+    /// The connected peers.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.state.peers()
+    }
+
+    /// How many peers are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.state.connected()
+    }
+
+    /// How many digests are announced from here.
+    #[must_use]
+    pub fn announced(&self) -> usize {
+        self.state.announced_count()
+    }
+
+    /// How many keys still wait to be advertised in (or withdrawn from) the DHT.
+    #[must_use]
+    pub fn adverts_waiting(&self) -> usize {
+        self.state.adverts_waiting()
+    }
+
+    /// How many provider records are kept here for the DHT.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.state.record_count()
+    }
+
+    /// Connects to an address in the background; without `/p2p/ID` to whoever answers there. One attempt.
+    pub fn dial(&self, address: Multiaddr) {
+        self.state.try_command(Command::Dial(address));
+    }
+
+    /// Changes whenever a peer comes or goes, or says what it holds: to be waited on instead of polling.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.state.changes()
+    }
+}
+
+impl std::fmt::Debug for Swarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Swarm({})", self.peer_id())
+    }
+}

@@ -1,0 +1,121 @@
+//! What the daemon does by itself from time to time: looking whether repositories changed, gc, writing down use times.
+
+use crate::blocking;
+use crate::domain::Domain;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::GcTarget;
+use tree::conf::MakeConf;
+use url::Url;
+
+/// Time between two looks at the repositories, at least; a look that takes long makes it longer.
+const REFRESH_PERIOD: Duration = Duration::from_secs(60);
+/// A look may take this part of the time: 1 in 200.
+const REFRESH_SHARE: u32 = 200;
+/// Time between two gc runs.
+const GC_PERIOD: Duration = Duration::from_secs(15 * 60);
+/// Time between two flushes of what is kept in memory for a while.
+const FLUSH_PERIOD: Duration = Duration::from_secs(30);
+
+/// Looks at the repositories again and again.
+pub(crate) async fn refresh(domain: Arc<Domain>) {
+    let mut period = REFRESH_PERIOD;
+    loop {
+        tokio::time::sleep(period).await;
+        let started = Instant::now();
+        read_portage_mirrors(&domain);
+        domain.refresh().await;
+        period = REFRESH_PERIOD.max(started.elapsed() * REFRESH_SHARE);
+    }
+}
+
+/// Keeps the store within its budget.
+pub(crate) async fn gc(domain: Arc<Domain>) {
+    loop {
+        tokio::time::sleep(GC_PERIOD).await;
+        let store = domain.store.clone();
+        match blocking::run(move || store.gc(GcTarget::Budget, false)).await {
+            Ok(report) if report.freed_bytes > 0 => {
+                tracing::info!(blobs = report.removed.len(), bytes = report.freed_bytes, "gc");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "gc failed"),
+        }
+    }
+}
+
+/// Writes down what is kept in memory for a while.
+pub(crate) async fn flush(domain: Arc<Domain>) {
+    loop {
+        tokio::time::sleep(FLUSH_PERIOD).await;
+        let store = domain.store.clone();
+        if let Err(error) = blocking::run(move || store.flush()).await {
+            tracing::error!(%error, "the store cannot be flushed");
+        }
+    }
+}
+
+/// The mirrors above this node: those of the configuration, else GENTOO_MIRRORS, in both cases less this node itself.
+pub(crate) fn read_portage_mirrors(domain: &Domain) {
+    let config = &domain.config;
+    let listed = match &config.mirrors {
+        Some(listed) => listed.clone(),
+        None => match MakeConf::load(&config.config_root) {
+            Ok(conf) => {
+                conf.get("GENTOO_MIRRORS").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "make.conf cannot be read, so no mirror is known");
+                Vec::new()
+            }
+        },
+    };
+    let mirrors = listed.iter().filter_map(|text| usable(text, &domain.addresses.http)).collect();
+    domain.mirrors.set_mirrors(mirrors);
+    domain.mirrors.set_thirdparty(domain.repositories.thirdparty());
+}
+
+/// None for what is no HTTP mirror (a folder, rsync) and for this node: it must not ask itself.
+fn usable(text: &str, ours: &[SocketAddr]) -> Option<Url> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    (!is_ours(&url, ours)).then_some(url)
+}
+
+fn is_ours(url: &Url, ours: &[SocketAddr]) -> bool {
+    let port = url.port_or_known_default();
+    let address = match url.host() {
+        Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+        Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+        Some(url::Host::Domain(name)) if name.eq_ignore_ascii_case("localhost") => None,
+        Some(url::Host::Domain(_)) | None => return false,
+    };
+    ours.iter().any(|our| {
+        let same_host = address.is_none_or(|address| address == our.ip() || (our.ip().is_unspecified() && address.is_loopback()));
+        Some(our.port()) == port && same_host
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_never_asks_itself() {
+        let ours = ["127.0.0.1:8420".parse().unwrap(), "0.0.0.0:9000".parse().unwrap()];
+        for (text, kept) in [
+            ("http://127.0.0.1:8420", false),
+            ("http://127.0.0.1:8420/", false),
+            ("http://localhost:8420", false),
+            ("http://127.0.0.1:9000", false),
+            ("http://127.0.0.1:8421", true),
+            ("http://127.0.0.2:8420", true),
+            ("http://mirror.invalid:8420/gentoo", true),
+            ("https://mirror.invalid", true),
+            ("rsync://mirror.invalid/gentoo", false),
+            ("/var/cache/distfiles", false),
+        ] {
+            assert_eq!(usable(text, &ours).is_some(), kept, "{text}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Reading files of a repository: bounded, regular files only, and never through a link that leads out of it.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why a file was not read.
+#[derive(Debug, Error)]
+pub enum ReadFileError {
+    /// The system refused.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a directory, a pipe or a device.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It leads out of the repository.
+    #[error("{} leads out of the repository", path.display())]
+    Outside {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is larger than allowed.
+    #[error("{} has more than {limit} bytes", path.display())]
+    TooLarge {
+        /// The path.
+        path: PathBuf,
+        /// The bytes allowed.
+        limit: usize,
+    },
+}
+
+impl ReadFileError {
+    /// Whether the file is simply not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+}
+
+/// The whole content of a regular file of at most `limit` bytes.
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadFileError> {
+    let failed = |source| ReadFileError::Io { path: path.to_owned(), source };
+    // Asked before opening: opening a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(ReadFileError::NotAFile { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).and_then(|file| file.take(bound).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(ReadFileError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+/// The whole content of a regular file that lies within `root`, a path without links.
+pub(crate) fn read_within(root: &Path, path: &Path, limit: usize) -> Result<Vec<u8>, ReadFileError> {
+    let real = fs::canonicalize(path).map_err(|source| ReadFileError::Io { path: path.to_owned(), source })?;
+    if !real.starts_with(root) {
+        return Err(ReadFileError::Outside { path: path.to_owned() });
+    }
+    read(&real, limit)
+}
+
+/// A text file within `root`, or None where there is none; what is not UTF-8 is replaced, as Portage does.
+pub(crate) fn text_within(root: &Path, path: &Path, limit: usize) -> Result<Option<String>, ReadFileError> {
+    match read_within(root, path, limit) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

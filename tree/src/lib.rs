@@ -1,0 +1,42 @@
+//! What things are called: the words of Gentoo and their spelling.
+//!
+//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo` and `conf` read files.
+
+pub mod digest;
+
+pub mod cid;
+
+pub mod name;
+
+pub mod version;
+
+pub mod cpv;
+
+pub mod atom;
+
+pub mod distfile;
+
+pub mod manifest;
+
+pub mod uri;
+
+pub mod restrict;
+
+pub mod license;
+
+pub mod mdcache;
+
+pub mod thirdparty;
+
+pub mod package;
+
+pub mod repo;
+
+pub mod conf;
+
+mod confine;
+mod depstring;
+mod expand;
+mod getconfig;
+mod ini;
+mod scan;
