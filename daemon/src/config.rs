@@ -81,6 +81,10 @@ pub struct Config {
     pub check_sha512: bool,
     /// Give distfiles to peers.
     pub share_distfiles: bool,
+    /// Give them to far peers too, not only to the local network and to peers that were named.
+    pub share_wan: bool,
+    /// Bytes a second given to all peers together; `None` means no ceiling.
+    pub share_upload_max: Option<Size>,
     /// Seconds without a byte after which an HTTP source is left for the next.
     pub mirror_stall_s: u64,
     /// Transfers at the same time.
@@ -250,6 +254,8 @@ struct StoreSection {
 #[serde(deny_unknown_fields, default)]
 struct ShareSection {
     distfiles: Option<bool>,
+    wan: Option<bool>,
+    upload_per_second_max: Option<Size>,
 }
 
 /// The socket clients try when nobody names one.
@@ -353,6 +359,14 @@ impl Config {
             store_free_min: picker.pick("store.free_min", None, file.store.free_min, Size(1 << 30), ToString::to_string),
             check_sha512: picker.pick("store.check_sha512", None, file.store.check_sha512, false, ToString::to_string),
             share_distfiles: picker.pick("share.distfiles", None, file.share.distfiles, true, ToString::to_string),
+            share_wan: picker.pick("share.wan", None, file.share.wan, false, ToString::to_string),
+            share_upload_max: picker.pick(
+                "share.upload_per_second_max",
+                None,
+                file.share.upload_per_second_max.map(Some),
+                None,
+                |size| size.map_or("no limit".to_owned(), |size| size.to_string()),
+            ),
             mirror_stall_s: picker.pick("mirrors.stall_s", None, file.mirrors.stall_s, 5, ToString::to_string),
             transfers_max: picker.pick("mirrors.transfers_max", None, file.mirrors.transfers_max, 16, ToString::to_string),
         }
@@ -372,6 +386,16 @@ impl Config {
         }
         if self.data_dir.as_os_str().is_empty() {
             return wrong("data_dir", "is empty");
+        }
+        for mirror in self.mirrors.iter().flatten() {
+            if !url::Url::parse(mirror).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+                return wrong("mirrors.list", &format!("{mirror:?} is no http or https address"));
+            }
+        }
+        for address in self.swarm_listen.iter().chain(&self.swarm_peers) {
+            if let Err(error) = address.parse::<libp2p::Multiaddr>() {
+                return wrong("swarm", &format!("{address:?} is no multiaddr such as /ip4/192.0.2.1/tcp/8421: {error}"));
+            }
         }
         Ok(())
     }

@@ -133,18 +133,24 @@ fn mirror(asked: Option<&(SocketAddr, Result<String, String>)>) -> Option<Check>
 }
 
 fn disk(config: &Config, status: Option<&Status>) -> Check {
+    let wanted = config.store_free_min.0;
+    // The daemon runs as another user and perhaps elsewhere: it knows best, and could not run if it could not write.
+    if let Some(status) = status {
+        return free_space("the store of the daemon", status.disk_free_bytes, wanted);
+    }
     let dir = &config.data_dir;
-    let shown = dir.display();
-    // The daemon runs as another user and can write where this one cannot.
+    let shown = dir.display().to_string();
     let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
-    if status.is_none() && rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
+    if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
         return Check::new("disk", State::Warn, format!("{shown} is not writable for this user"))
             .mend("run the daemon as the user who owns it, or say --data-dir");
     }
-    let local = || rustix::fs::statvfs(existing).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-    match status.map(|status| status.disk_free_bytes).or_else(local) {
-        None => Check::new("disk", State::Warn, format!("nobody can tell how full the disk of {shown} is")),
-        Some(free) => free_space(&shown.to_string(), free, config.store_free_min.0),
+    match rustix::fs::statvfs(existing) {
+        Err(error) => {
+            Check::new("disk", State::Warn, format!("nobody can tell how full the disk of {shown} is: {error}"))
+                .mend("say --data-dir DIR")
+        }
+        Ok(stat) => free_space(&shown, stat.f_bavail.saturating_mul(stat.f_frsize), wanted),
     }
 }
 
@@ -384,7 +390,7 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("repo/profiles")).unwrap();
         std::fs::create_dir_all(dir.path().join("repo/metadata/md5-cache")).unwrap();
         let put = |name: &str, text: &str| {
-            store::atomic::write_atomically(&dir.path().join(name), text.as_bytes(), 0o644).unwrap();
+            store::write_atomically(&dir.path().join(name), text.as_bytes(), 0o644).unwrap();
         };
         put("repo/profiles/repo_name", "test\n");
         put("repo/metadata/layout.conf", "masters =\n");

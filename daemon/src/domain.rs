@@ -7,6 +7,7 @@ use crate::announce::Announcer;
 use crate::blocking;
 use crate::fetcher;
 use crate::flight::{End, Flight, Flights, Follower, ObtainError};
+use crate::kept::KeptPaths;
 use crate::pins;
 use crate::repositories::{Refreshed, Repositories};
 use crate::sources::Sources;
@@ -41,6 +42,8 @@ pub struct Domain {
     pub flights: Flights,
     /// What was served.
     pub stats: Stats,
+    /// What was passed through and kept.
+    pub kept: KeptPaths,
     /// The daemon's tasks.
     pub tasks: Tasks,
     /// Where it is reached.
@@ -139,8 +142,9 @@ impl Domain {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, store, mirrors, swarm, repositories, announcer, addresses, tasks } = parts;
         let slots = Semaphore::new(config.transfers_max);
+        let kept = KeptPaths::open(&config.data_dir);
         let (flights, stats, started) = (Flights::default(), Stats::default(), Instant::now());
-        Self { config, store, mirrors, swarm, repositories, flights, stats, tasks, addresses, started, announcer, slots }
+        Self { config, store, mirrors, swarm, repositories, flights, stats, kept, tasks, addresses, started, announcer, slots }
     }
 
     /// Compares the repositories with the index, and what hangs on them: mirrors, announcements, pins. Blocking.

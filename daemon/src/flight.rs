@@ -183,7 +183,7 @@ impl Flights {
             Entry::Vacant(entry) => {
                 let flight = Arc::new(Flight {
                     name: name.to_owned(),
-                    wanted: wanted.clone(),
+                    wanted: *wanted,
                     started: Instant::now(),
                     progress: watch::Sender::new(Progress { size: wanted.size, ..Progress::default() }),
                     followers: AtomicUsize::new(0),

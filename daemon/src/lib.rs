@@ -14,6 +14,7 @@ pub mod flight;
 pub mod http;
 pub mod import;
 pub mod ingest;
+pub mod kept;
 pub mod pins;
 pub mod portage;
 pub mod repositories;

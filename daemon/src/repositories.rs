@@ -17,7 +17,7 @@ use tree::thirdparty::ThirdPartyMirrors;
 use tree::uri::Exempt;
 
 /// Packages read and written in one go: bounds memory, and one batch is one write of the index.
-const BATCH_PACKAGES: usize = 256;
+const BATCH_PACKAGES: usize = 64;
 /// Threads that read packages.
 const THREADS_MAX: usize = 8;
 /// A refresh asked for by a request that names something unknown happens at most this often.

@@ -33,7 +33,7 @@ pub async fn status(domain: &Arc<Domain>) -> Status {
         misses: domain.stats.misses(),
         given_bytes: domain.stats.given_bytes(),
         repositories,
-        transfers: domain.flights.list().iter().map(|flight| transfer(flight)).collect(),
+        transfers: domain.flights.list().iter().map(transfer).collect(),
         recent: domain.stats.recent(),
         mirrors: mirrors(domain),
         connected,

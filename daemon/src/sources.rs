@@ -53,7 +53,7 @@ pub struct Opened {
 #[derive(Debug)]
 enum OpenBody {
     Peer(PeerId, swarm::Body, u64),
-    Http(Candidate, mirrors::Body),
+    Http(Candidate, Box<mirrors::Body>),
 }
 
 /// Why a source broke off.
@@ -127,19 +127,34 @@ impl Opened {
     }
 }
 
+/// The question to the DHT: asked when no connected peer has it, or the first one that should have it did not give it.
+enum Search {
+    NotAsked,
+    Asked(oneshot::Receiver<Vec<PeerId>>),
+    Answered,
+}
+
 /// Everyone who may be asked for one distfile.
 pub struct Sources {
     digest: Digest,
     swarm: Swarm,
     mirrors: Mirrors,
     wanted: Option<mirrors::Source>,
+    tasks: Tasks,
     peers: VecDeque<PeerId>,
+    /// Peers that did not answer in the short time given while there were others: they are asked again, patiently, when
+    /// the others have failed.
+    late: Vec<PeerId>,
     rounds: Rounds,
-    found: Option<oneshot::Receiver<Vec<PeerId>>>,
+    search: Search,
     excluded: Vec<Contributor>,
     one_alone: bool,
     opened: usize,
     last: Option<String>,
+    /// A mirror whose turn it is once the peers before it have been asked.
+    postponed: Option<(Candidate, Patience)>,
+    /// True once nobody else is left: peers then get [`ANSWER_ALONE`].
+    patient: bool,
 }
 
 impl Sources {
@@ -147,25 +162,41 @@ impl Sources {
     #[must_use]
     pub fn new(digest: Digest, swarm: &Swarm, mirrors: &Mirrors, wanted: Option<mirrors::Source>, tasks: &Tasks) -> Self {
         let candidates = wanted.as_ref().map(|wanted| mirrors.plan(wanted)).unwrap_or_default();
-        let (tell, found) = oneshot::channel();
-        let asking = swarm.clone();
-        tasks.spawn("find providers", async move {
-            // A flight that has ended does not listen any more.
-            let _gone = tell.send(asking.find(&digest, FIND_MAX).await);
-        });
-        Self {
+        let mut sources = Self {
             digest,
             swarm: swarm.clone(),
             mirrors: mirrors.clone(),
             wanted,
+            tasks: tasks.clone(),
             peers: swarm.holders(&digest).into(),
+            late: Vec::new(),
             rounds: Rounds::new(candidates),
-            found: Some(found),
+            search: Search::NotAsked,
             excluded: Vec::new(),
             one_alone: false,
             opened: 0,
             last: None,
+            postponed: None,
+            patient: false,
+        };
+        if sources.peers.is_empty() {
+            sources.start_search();
         }
+        sources
+    }
+
+    /// Asks the DHT in the background, while mirrors are tried.
+    fn start_search(&mut self) {
+        if !matches!(self.search, Search::NotAsked) {
+            return;
+        }
+        let (tell, found) = oneshot::channel();
+        let (asking, digest) = (self.swarm.clone(), self.digest);
+        self.tasks.spawn("find providers", async move {
+            // A flight that has ended does not listen any more.
+            let _gone = tell.send(asking.find(&digest, FIND_MAX).await);
+        });
+        self.search = Search::Asked(found);
     }
 
     /// True when bytes of several sources did not fit together: from now on each source starts from the first byte.
@@ -183,23 +214,32 @@ impl Sources {
                 if let Some(opened) = self.open_peer(peer, from).await {
                     return Some(opened);
                 }
-            } else if let Some((candidate, patience)) = self.rounds.next() {
-                if patience == Patience::Long
-                    && let Some(found) = self.found.take()
-                {
-                    // Whom the DHT named comes before waiting long for slow mirrors.
-                    self.add_found(found).await;
+            } else if let Some((candidate, patience)) = self.postponed.take().or_else(|| self.rounds.next()) {
+                if patience == Patience::Long && self.more_peers().await {
+                    // Whom the DHT named, and slow peers, come before waiting long for slow mirrors.
+                    self.postponed = Some((candidate, patience));
+                    continue;
                 }
                 if let Some(opened) = self.open_http(candidate, from, patience).await {
                     return Some(opened);
                 }
-            } else if let Some(found) = self.found.take() {
-                self.add_found(found).await;
-            } else {
+            } else if !self.more_peers().await {
                 break;
             }
         }
         None
+    }
+
+    /// Peers that were not asked yet, or not patiently: those the DHT named, and those that were late. False when there
+    /// are none left.
+    async fn more_peers(&mut self) -> bool {
+        if let Search::Asked(found) = std::mem::replace(&mut self.search, Search::Answered) {
+            // The search has its own deadline, FIND_MAX; a closed channel means the daemon stops.
+            self.peers.extend(found.await.unwrap_or_default());
+        }
+        self.patient = true;
+        self.peers.extend(self.late.drain(..));
+        !self.peers.is_empty()
     }
 
     fn next_peer(&mut self) -> Option<PeerId> {
@@ -211,26 +251,23 @@ impl Sources {
         }
     }
 
-    async fn add_found(&mut self, found: oneshot::Receiver<Vec<PeerId>>) {
-        // The search has its own deadline, FIND_MAX; a closed channel means the daemon stops.
-        self.peers.extend(found.await.unwrap_or_default());
-    }
-
     fn is_excluded(&self, who: &Contributor) -> bool {
         self.excluded.iter().any(|excluded| excluded.is(who))
     }
 
     async fn open_peer(&mut self, peer: PeerId, from: u64) -> Option<Opened> {
         self.opened += 1;
-        let others = !self.peers.is_empty() || self.rounds.candidates() > 0;
-        let patience = if others { ANSWER_WITH_OTHERS } else { ANSWER_ALONE };
+        let patience = if self.patient { ANSWER_ALONE } else { ANSWER_WITH_OTHERS };
         match self.swarm.open_within(peer, &self.digest, from, patience).await {
             Ok(body) => Some(Opened::new(OpenBody::Peer(peer, body, from))),
             Err(error) => {
                 tracing::debug!(%peer, digest = ?self.digest, %error, "peer does not give it");
-                if let Some(offence) = error.offence() {
-                    self.swarm.blame(peer, offence);
+                match error.offence() {
+                    Some(Offence::Stalled) if !self.patient => self.late.push(peer),
+                    Some(offence) => self.swarm.blame(peer, offence),
+                    None => {}
                 }
+                self.start_search();
                 self.last = Some(format!("peer {peer}: {error}"));
                 None
             }
@@ -244,7 +281,7 @@ impl Sources {
         }
         self.opened += 1;
         match self.mirrors.open(&candidate, wanted, from, patience).await {
-            Ok(body) => Some(Opened::new(OpenBody::Http(candidate, body))),
+            Ok(body) => Some(Opened::new(OpenBody::Http(candidate, Box::new(body)))),
             Err(error) => {
                 tracing::debug!(%candidate, digest = ?self.digest, %error, "source does not give it");
                 self.mirrors.report(&candidate, Report::Failed(&error));
@@ -306,12 +343,10 @@ impl Sources {
     fn start_over_alone(&mut self) {
         self.one_alone = true;
         let candidates = self.wanted.as_ref().map(|wanted| self.mirrors.plan(wanted)).unwrap_or_default();
-        let (tell, found) = oneshot::channel();
-        // Peers come after the mirrors now, so they go where those of the DHT are waited for.
-        let _gone = tell.send(self.swarm.holders(&self.digest));
+        // Peers come after the mirrors now.
+        self.late = self.swarm.holders(&self.digest);
         self.peers.clear();
         self.rounds = Rounds::new(candidates);
-        self.found = Some(found);
     }
 
     /// The error for "everyone was asked".

@@ -242,6 +242,9 @@ fn swarm_config(config: &Config) -> Result<swarm::Config, RunError> {
         listen: config.swarm_listen.iter().map(parse).collect::<Result<_, _>>()?,
         peers: config.swarm_peers.iter().map(parse).collect::<Result<_, _>>()?,
         mdns: config.mdns,
+        serve_wan: config.share_wan,
+        upload_bytes_per_second_max: config.share_upload_max.map(|size| size.0),
+        agent: concat!("peerage/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..swarm::Config::default()
     })
 }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use rocksdb::WriteBatch;
-use thiserror::Error;
-use tree::digest::{Digest, Sha512};
+use tree::digest::Digest;
 
+use crate::catalog_entry::{CatalogEntry, CatalogError, PackageEntries, ROW_BYTES_MAX};
 use crate::index::{Index, IndexError, Table};
 use crate::record::{CatalogRecord, DecodeRecordError, NumberRecord, Permits};
 use crate::{locked, logged};
@@ -18,89 +18,10 @@ use crate::{locked, logged};
 const COUNT_KEY: &[u8] = b"catalog";
 /// Longest repository, package or file name; file systems have the same bound for one name.
 const NAME_BYTES_MAX: usize = 255;
-/// Largest row. The largest of the Gentoo tree has some kilobytes.
-const ROW_BYTES_MAX: usize = 1 << 20;
 /// A batch is written when it has grown to this.
 const BATCH_BYTES: usize = 1 << 20;
 const STAMP_VERSION: u8 = 1;
 const PERMITS_VERSION: u8 = 1;
-
-/// Where a distfile may be had, as SRC_URI says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatalogUri {
-    /// The address, as in SRC_URI: `mirror://` is not expanded.
-    pub uri: String,
-    /// Which RESTRICT the prefix of the address lifts (PMS, `fetch+` and `mirror+`), as the writer of the row coded it.
-    pub exempt: u8,
-}
-
-/// One DIST line of one package, with what the ebuilds say about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatalogEntry {
-    /// BLAKE2B of the distfile.
-    pub digest: Digest,
-    /// Its bytes.
-    pub size: u64,
-    /// Its SHA-512, if the Manifest has it.
-    pub sha512: Option<Sha512>,
-    /// Its file name.
-    pub name: String,
-    /// Name of the ebuild repository.
-    pub repo: String,
-    /// Category and package name, with a slash between.
-    pub package: String,
-    /// Where it may be had, in the order of SRC_URI.
-    pub uris: Vec<CatalogUri>,
-    /// Whether mirrors may have it.
-    pub may_mirror: bool,
-    /// Whether it may be had without a person.
-    pub may_fetch: bool,
-    /// Whether it may be offered to peers.
-    pub may_announce: bool,
-    /// The ebuilds that want it.
-    pub ebuilds: Vec<String>,
-}
-
-/// All rows of one package, for [`Catalog::replace_packages`].
-#[derive(Debug, Clone, Copy)]
-pub struct PackageEntries<'a> {
-    /// Category and package name, with a slash between.
-    pub package: &'a str,
-    /// What the rows were made from, so that they need not be made again.
-    pub stamp: [u8; 16],
-    /// The rows; their repository and package are those given beside.
-    pub entries: &'a [CatalogEntry],
-}
-
-/// Why the catalog is not changed.
-#[derive(Debug, Error)]
-pub enum CatalogError {
-    /// A name cannot be part of a key.
-    #[error("{name:?} cannot be kept: expected 1 to 255 bytes without NUL")]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// A row belongs to another package.
-    #[error("a row of {found} among those of {expected}")]
-    Foreign {
-        /// Package whose rows are replaced.
-        expected: String,
-        /// Package of the row.
-        found: String,
-    },
-    /// A row is larger than any real one.
-    #[error("the row of {name:?} has {bytes} bytes, at most {ROW_BYTES_MAX} are kept")]
-    Large {
-        /// File name of the row.
-        name: String,
-        /// Bytes of the row.
-        bytes: usize,
-    },
-    /// The index does not answer.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-}
 
 /// The catalog of an open store.
 #[derive(Debug)]
@@ -350,7 +271,7 @@ impl Catalog {
         *locked(&self.count)
     }
 
-    fn rows_of(&self, repo: &str, package: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, IndexError> {
+    fn rows_of(&self, repo: &str, package: &str) -> Result<Vec<Row>, IndexError> {
         let mut rows = Vec::new();
         let prefix = starts(&[repo, package]);
         self.index.scan(Table::Catalog, &prefix, &prefix, |key, value| {
@@ -369,6 +290,8 @@ impl Catalog {
     }
 }
 
+/// Key and value of a row as they lie on the disk.
+type Row = (Vec<u8>, Vec<u8>);
 type Rows = BTreeMap<Vec<u8>, (CatalogRecord, Vec<u8>)>;
 
 /// The rows of a package by their keys. Of two with one name the last counts, as in a Manifest read into a map.
@@ -445,4 +368,155 @@ fn in_catalog(source: DecodeRecordError) -> IndexError {
 
 fn in_counters(source: DecodeRecordError) -> IndexError {
     IndexError::Record { table: Table::Counters.name(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tree::digest::Sha512;
+
+    use super::*;
+    use crate::{CatalogUri, Options, Store};
+
+    fn fresh() -> (TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        (dir, store)
+    }
+
+    fn row(repo: &str, package: &str, name: &str) -> CatalogEntry {
+        CatalogEntry {
+            digest: Digest::of(name.as_bytes()),
+            size: 7,
+            sha512: Some(Sha512::of(name.as_bytes())),
+            name: name.to_owned(),
+            repo: repo.to_owned(),
+            package: package.to_owned(),
+            uris: vec![CatalogUri { uri: format!("https://example.org/{name}"), exempt: 1 }],
+            may_mirror: true,
+            may_fetch: true,
+            may_announce: true,
+            ebuilds: vec![format!("{package}-1")],
+        }
+    }
+
+    const GENTOO: &str = "gentoo";
+    const FOO: &str = "dev-libs/foo";
+
+    #[test]
+    fn a_row_is_found_by_digest_by_name_and_by_package() {
+        let (_dir, store) = fresh();
+        let catalog = store.catalog();
+        let (foo, bar) = (row(GENTOO, FOO, "foo-1.tar.xz"), row("guru", "dev-libs/foo-bar", "foo-1.tar.xz"));
+        catalog.replace_package(GENTOO, FOO, [1; 16], std::slice::from_ref(&foo)).unwrap();
+        catalog.replace_package("guru", "dev-libs/foo-bar", [2; 16], std::slice::from_ref(&bar)).unwrap();
+        let both = vec![foo.clone(), bar.clone()];
+        assert_eq!(catalog.by_digest(&foo.digest), both);
+        assert_eq!(catalog.by_name("foo-1.tar.xz"), both);
+        assert_eq!(catalog.by_name("foo-1.tar"), []);
+        assert_eq!(catalog.by_package(None, FOO), std::slice::from_ref(&foo));
+        assert_eq!(catalog.by_package(Some("guru"), "dev-libs/foo-bar"), [bar]);
+        assert_eq!(catalog.by_package(Some("guru"), FOO), []);
+        assert_eq!(catalog.repos(), [GENTOO, "guru"]);
+        assert_eq!(catalog.len(), 2);
+    }
+
+    #[test]
+    fn replacing_leaves_the_new_rows_and_nothing_of_the_old() {
+        let (dir, store) = fresh();
+        let catalog = store.catalog();
+        let (kept, old) = (row(GENTOO, FOO, "kept"), row(GENTOO, FOO, "old"));
+        let mut changed = row(GENTOO, FOO, "changed");
+        catalog.replace_package(GENTOO, FOO, [1; 16], &[kept.clone(), old.clone(), changed.clone()]).unwrap();
+        let digest_before = changed.digest;
+        changed.digest = Digest::of(b"other bytes");
+        let new = row(GENTOO, FOO, "new");
+        catalog.replace_package(GENTOO, FOO, [2; 16], &[kept.clone(), changed.clone(), new.clone()]).unwrap();
+        assert_eq!(catalog.len(), 3);
+        assert_eq!((catalog.by_digest(&digest_before), catalog.by_name("old")), (vec![], vec![]));
+        assert_eq!(catalog.by_digest(&changed.digest), std::slice::from_ref(&changed));
+        assert_eq!(catalog.by_package(None, FOO), [changed, kept, new]);
+        assert_eq!(catalog.stamps(GENTOO), HashMap::from([(FOO.to_owned(), [2; 16])]));
+        drop(store);
+        let store = Store::open(dir.path(), Options::default()).unwrap();
+        assert_eq!((store.catalog().len(), store.catalog().stamps(GENTOO).len()), (3, 1));
+    }
+
+    #[test]
+    fn many_packages_at_once_are_the_same_as_one_by_one() {
+        let (_dir, store) = fresh();
+        let catalog = store.catalog();
+        let long_uri = CatalogUri { uri: "x".repeat(40_000), exempt: 0 };
+        let packages: Vec<String> = (0..60).map(|number| format!("dev-libs/p{number}")).collect();
+        // Large enough for several writes, and with one package twice.
+        let rows: Vec<Vec<CatalogEntry>> = packages
+            .iter()
+            .map(|package| vec![CatalogEntry { uris: vec![long_uri.clone()], ..row(GENTOO, package, package) }])
+            .collect();
+        let mut bulk: Vec<PackageEntries<'_>> = packages
+            .iter()
+            .zip(&rows)
+            .map(|(package, entries)| PackageEntries { package, stamp: [3; 16], entries })
+            .collect();
+        bulk.push(PackageEntries { package: &packages[0], stamp: [4; 16], entries: &[] });
+        catalog.replace_packages(GENTOO, &bulk).unwrap();
+        assert_eq!(catalog.len(), 59);
+        assert_eq!(catalog.stamps(GENTOO)[&packages[0]], [4; 16]);
+        assert_eq!(catalog.by_package(None, &packages[0]), []);
+        assert_eq!(catalog.by_name(&packages[1]), rows[1]);
+    }
+
+    #[test]
+    fn a_package_or_a_repository_leaves_with_all_its_rows() {
+        let (_dir, store) = fresh();
+        let catalog = store.catalog();
+        for (repo, package) in [(GENTOO, FOO), (GENTOO, "dev-libs/foo-bar"), ("gentoo-zh", FOO)] {
+            catalog
+                .replace_package(repo, package, [1; 16], &[row(repo, package, "a"), row(repo, package, "b")])
+                .unwrap();
+        }
+        assert_eq!(catalog.remove_package(GENTOO, FOO).unwrap(), 2);
+        assert_eq!(catalog.remove_package(GENTOO, FOO).unwrap(), 0);
+        assert_eq!(catalog.by_name("a").len(), 2);
+        assert_eq!(catalog.remove_repo(GENTOO).unwrap(), 2);
+        assert_eq!(catalog.repos(), ["gentoo-zh"]);
+        assert_eq!((catalog.len(), catalog.by_digest(&Digest::of(b"a")).len()), (2, 1));
+        catalog.clear().unwrap();
+        assert_eq!((catalog.len(), catalog.by_name("a"), catalog.repos().len()), (0, vec![], 0));
+    }
+
+    #[test]
+    fn what_one_package_forbids_is_not_announced_and_neither_is_the_unknown() {
+        let (_dir, store) = fresh();
+        let catalog = store.catalog();
+        let free = row(GENTOO, FOO, "foo");
+        assert!(!catalog.may_announce(&free.digest));
+        catalog.replace_package(GENTOO, FOO, [1; 16], std::slice::from_ref(&free)).unwrap();
+        assert!(catalog.may_announce(&free.digest));
+        let bound = CatalogEntry { may_announce: false, ..row("guru", FOO, "foo") };
+        catalog.replace_package("guru", FOO, [1; 16], &[bound]).unwrap();
+        assert!(!catalog.may_announce(&free.digest));
+        catalog.remove_repo("guru").unwrap();
+        assert!(catalog.may_announce(&free.digest));
+    }
+
+    #[test]
+    fn names_that_would_garble_keys_are_refused_and_nothing_is_written() {
+        let (_dir, store) = fresh();
+        let catalog = store.catalog();
+        let good = row(GENTOO, FOO, "good");
+        for name in ["", "a\0b", &"x".repeat(256)] {
+            let bad = row(GENTOO, FOO, name);
+            let refused = catalog.replace_package(GENTOO, FOO, [1; 16], &[good.clone(), bad]);
+            assert!(matches!(refused, Err(CatalogError::Name { .. })), "{name:?}");
+            assert!(catalog.replace_package(name, FOO, [1; 16], &[]).is_err());
+            assert!(catalog.remove_package(GENTOO, name).is_err());
+        }
+        let foreign = catalog.replace_package(GENTOO, FOO, [1; 16], &[row("guru", FOO, "foreign")]);
+        assert!(matches!(foreign, Err(CatalogError::Foreign { .. })));
+        let large = CatalogEntry { ebuilds: vec!["x".repeat(ROW_BYTES_MAX)], ..good };
+        let refused = catalog.replace_package(GENTOO, FOO, [1; 16], &[large]);
+        assert!(matches!(refused, Err(CatalogError::Large { .. })));
+        assert_eq!((catalog.len(), catalog.stamps(GENTOO).len()), (0, 0));
+    }
 }

@@ -2,15 +2,16 @@
 //!
 //! How a blob goes, so that a crash anywhere leaves either a blob or nothing:
 //! 1. the index loses the row and notes, synced, that the file is to go;
-//! 2. the file is removed and its directory synced;
-//! 3. the note goes.
+//! 2. the file is removed;
+//! 3. the directories are synced, each once for all that went from it, and the notes go.
 //!
 //! A crash after 1 leaves the note, by which the next open removes the file. When the disk is so full that the index cannot write,
 //! the files go first: a row without a file is forgotten when somebody asks for it.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -157,14 +158,15 @@ pub(crate) fn gc(inner: &Inner, target: GcTarget, pretend: bool) -> Result<GcRep
     // Without the marks gc still works, only less justly; on a full disk it has to.
     inner.usage.write(&inner.index).or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
     let candidates = survey(inner, needed, &mut report)?;
-    let mut freed = 0_u64;
+    let (mut freed, mut gone) = (0_u64, Gone::default());
     for batch in candidates.chunks(BATCH) {
-        let gone = if pretend { batch.to_vec() } else { remove_batch(inner, batch)? };
-        for Candidate { used_secs, digest, size } in gone {
+        let taken = if pretend { batch.to_vec() } else { remove_batch(inner, batch, &mut gone)? };
+        for Candidate { used_secs, digest, size } in taken {
             freed = freed.saturating_add(size);
             report.removed.push(GcItem { digest, size, last_used: moment(used_secs), reason });
         }
     }
+    finish_removal(inner, &gone)?;
     report.freed_bytes = report.freed_bytes.saturating_add(freed);
     report.missed_bytes = needed.saturating_sub(freed);
     Ok(report)
@@ -224,63 +226,72 @@ fn survey(inner: &Inner, needed: u64, report: &mut GcReport) -> Result<Vec<Candi
     Ok(candidates.into_sorted_vec())
 }
 
+/// What went, until its directories are synced and its notes are gone.
+#[derive(Debug, Default)]
+struct Gone {
+    digests: Vec<Digest>,
+    dirs: BTreeSet<PathBuf>,
+}
+
 /// Removes what nobody opened or pinned meanwhile; answers what is gone.
-fn remove_batch(inner: &Inner, batch: &[Candidate]) -> Result<Vec<Candidate>, GcError> {
+fn remove_batch(inner: &Inner, batch: &[Candidate], gone: &mut Gone) -> Result<Vec<Candidate>, GcError> {
     let tickets = batch.iter().filter_map(|candidate| inner.in_use.begin_leaving(&candidate.digest, false));
-    let gone: HashMap<Digest, u64> = take_away(inner, &tickets.collect::<Vec<_>>())?.into_iter().collect();
-    Ok(batch.iter().filter(|candidate| gone.contains_key(&candidate.digest)).copied().collect())
+    let taken: HashSet<Digest> = take_away(inner, &tickets.collect::<Vec<_>>(), gone)?.into_iter().collect();
+    Ok(batch.iter().filter(|candidate| taken.contains(&candidate.digest)).copied().collect())
 }
 
 /// Removes blobs for which the tickets are held, but no pinned one.
-fn take_away(inner: &Inner, tickets: &[LeavingTicket]) -> Result<Vec<(Digest, u64)>, GcError> {
+fn take_away(inner: &Inner, tickets: &[LeavingTicket], gone: &mut Gone) -> Result<Vec<Digest>, GcError> {
     let digests: Vec<Digest> = tickets.iter().map(|ticket| *ticket.digest()).collect();
-    let taken = match inner.index.leave(&digests, false) {
-        Err(error) if error.is_full() => return take_away_files_first(inner, &digests),
-        taken => taken?,
+    let left = match inner.index.leave(&digests, false) {
+        Err(error) if error.is_full() => return take_away_files_first(inner, &digests, gone),
+        left => left?,
     };
-    let removed = remove_files(inner, taken.iter().map(|(digest, _)| digest));
-    for (digest, _) in &taken {
+    for digest in &left {
         inner.feeds.tell(Event::Removed(*digest));
     }
-    removed?;
-    inner.index.end_moves(taken.iter().map(|(digest, _)| digest))?;
-    Ok(taken)
+    remove_files(inner, &left, gone)?;
+    Ok(left)
 }
 
-fn take_away_files_first(inner: &Inner, digests: &[Digest]) -> Result<Vec<(Digest, u64)>, GcError> {
-    let mut taken = Vec::new();
+fn take_away_files_first(inner: &Inner, digests: &[Digest], gone: &mut Gone) -> Result<Vec<Digest>, GcError> {
+    let mut going = Vec::new();
     for digest in digests {
-        if let Some(record) = inner.index.blob(digest)?
-            && !inner.index.is_pinned(digest)?
-        {
-            taken.push((*digest, record.size));
+        if inner.index.blob(digest)?.is_some() && !inner.index.is_pinned(digest)? {
+            going.push(*digest);
         }
     }
-    remove_files(inner, taken.iter().map(|(digest, _)| digest))?;
-    let digests: Vec<Digest> = taken.iter().map(|(digest, _)| *digest).collect();
-    if let Err(error) = inner.index.leave(&digests, false).and_then(|left| {
-        let left: Vec<Digest> = left.into_iter().map(|(digest, _)| digest).collect();
-        inner.index.end_moves(&left)
-    }) {
+    remove_files(inner, &going, gone)?;
+    if let Err(error) = inner.index.leave(&going, false) {
         tracing::warn!(%error, "files went and their rows did not; each is forgotten when it is asked for");
     }
-    for digest in &digests {
+    for digest in &going {
         inner.feeds.tell(Event::Removed(*digest));
     }
-    Ok(taken)
+    Ok(going)
 }
 
-fn remove_files<'a>(inner: &Inner, digests: impl Iterator<Item = &'a Digest>) -> Result<(), PathError> {
-    let mut dirs = BTreeSet::new();
+fn remove_files(inner: &Inner, digests: &[Digest], gone: &mut Gone) -> Result<(), PathError> {
     for digest in digests {
         let place = inner.layout.blob(digest);
-        let removed = inner.disk.remove(&place).at(&place);
-        match removed {
+        match inner.disk.remove(&place).at(&place) {
             Err(error) if !error.is_absent() => return Err(error),
-            _ => dirs.insert(inner.layout.blob_dir(digest)),
-        };
+            _ => {}
+        }
+        gone.digests.push(*digest);
+        gone.dirs.insert(inner.layout.blob_dir(digest));
     }
-    dirs.iter().try_for_each(|dir| inner.disk.sync_dir(dir).at(dir))
+    Ok(())
+}
+
+/// Syncs each directory once for all that went from it, then forgets the notes.
+fn finish_removal(inner: &Inner, gone: &Gone) -> Result<(), GcError> {
+    gone.dirs.iter().try_for_each(|dir| inner.disk.sync_dir(dir).at(dir))?;
+    match inner.index.end_leaving(&gone.digests) {
+        // The notes stay; the next open finds nothing to do for them.
+        Err(error) if error.is_full() => Ok(()),
+        ended => Ok(ended?),
+    }
 }
 
 fn take_stale_partials(inner: &Inner, pretend: bool, report: &mut GcReport) -> Result<(), GcError> {
@@ -312,7 +323,9 @@ pub(crate) fn remove(inner: &Inner, digest: &Digest) -> Result<bool, RemoveError
         return Err(RemoveError::Pinned(*digest));
     }
     let ticket = inner.in_use.begin_leaving(digest, false).ok_or(RemoveError::InUse(*digest))?;
-    let taken = take_away(inner, &[ticket])?;
+    let mut gone = Gone::default();
+    let taken = take_away(inner, &[ticket], &mut gone)?;
+    finish_removal(inner, &gone)?;
     Ok(!taken.is_empty())
 }
 

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use crate::blob::{Blob, STEP_BYTES};
 use crate::disk::{At as _, PathError};
-use crate::incoming::{AppendError, FinishError, Incoming, IncomingError};
+use crate::incoming::Incoming;
+use crate::incoming_error::{AppendError, FinishError, IncomingError};
 use crate::{GetError, Store, Wanted};
 
 /// Which ways a file may be taken in.

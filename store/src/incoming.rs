@@ -11,18 +11,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use thiserror::Error;
-use tree::digest::{Digest, Hasher, Sha512};
+use tree::digest::{Digest, Hasher};
 
 use crate::blob::{Blob, hash_file};
 use crate::disk::{At as _, PathError};
-use crate::index::IndexError;
+use crate::incoming_error::{AppendError, FinishError, IncomingError};
 use crate::pin::IncomingTicket;
+use crate::reader::{IncomingReader, Written};
 use crate::record::BlobRecord;
 use crate::{Event, GetError, Store, Wanted, scrub};
 
@@ -30,147 +29,6 @@ use crate::{Event, GetError, Store, Wanted, scrub};
 const FREE_CHECK_BYTES: u64 = 16 << 20;
 /// Smaller ones are written before reserving would pay.
 const RESERVE_MIN_BYTES: u64 = 1 << 20;
-
-/// Why bytes cannot come in.
-#[derive(Debug, Error)]
-pub enum IncomingError {
-    /// They are held: ask for the blob.
-    #[error("{} is held already", .0.short())]
-    AlreadyHeld(Digest),
-    /// Another writer brings them.
-    #[error("{} is being written already", .0.short())]
-    AlreadyIncoming(Digest),
-    /// They would never fit, whatever gc removes.
-    #[error("{size} bytes are more than the {max} the store may hold")]
-    LargerThanStore {
-        /// Bytes wanted.
-        size: u64,
-        /// Bytes allowed.
-        max: u64,
-    },
-    /// They would take what is left to others on the disk.
-    #[error("{needed} bytes do not fit: the disk has {free} bytes left and {free_min} are to stay free")]
-    NoRoom {
-        /// Bytes still to come.
-        needed: u64,
-        /// Bytes the disk has left.
-        free: u64,
-        /// Bytes that are to stay free.
-        free_min: u64,
-    },
-    /// The partial cannot be opened or read.
-    #[error("cannot open an incoming: {0}")]
-    Disk(#[from] PathError),
-    /// The index does not answer.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-}
-
-impl IncomingError {
-    /// Whether there is no space, so that gc, or doing without the store, may help.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::LargerThanStore { .. } | Self::NoRoom { .. } => true,
-            Self::Disk(error) => error.is_full(),
-            Self::Index(error) => error.is_full(),
-            Self::AlreadyHeld(_) | Self::AlreadyIncoming(_) => false,
-        }
-    }
-}
-
-impl From<GetError> for IncomingError {
-    fn from(error: GetError) -> Self {
-        match error {
-            GetError::Index(error) => Self::Index(error),
-            GetError::Disk(error) => Self::Disk(error),
-        }
-    }
-}
-
-/// Why bytes are not appended; what was appended before stays.
-#[derive(Debug, Error)]
-pub enum AppendError {
-    /// They are more than were said to come.
-    #[error("more than {limit} bytes came")]
-    TooLong {
-        /// The size wanted, or the most that is taken of an unknown one.
-        limit: u64,
-    },
-    /// The disk has no space.
-    #[error("the disk is full: {0}")]
-    NoSpace(#[source] PathError),
-    /// The disk has less than is to stay free.
-    #[error("the disk has {free} bytes left and {free_min} are to stay free")]
-    BelowFreeMin {
-        /// Bytes the disk has left.
-        free: u64,
-        /// Bytes that are to stay free.
-        free_min: u64,
-    },
-    /// The disk does not take them.
-    #[error("cannot write an incoming: {0}")]
-    Disk(#[source] PathError),
-}
-
-impl AppendError {
-    /// Whether there is no space, so that gc, or doing without the store, may help.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::NoSpace(_) | Self::BelowFreeMin { .. })
-    }
-
-    fn from_disk(error: PathError) -> Self {
-        if error.is_full() { Self::NoSpace(error) } else { Self::Disk(error) }
-    }
-}
-
-/// Why bytes do not become a blob.
-#[derive(Debug, Error)]
-pub enum FinishError {
-    /// Bytes are missing; those that came are left for later.
-    #[error("{actual} of {expected} bytes came")]
-    Short {
-        /// Bytes wanted.
-        expected: u64,
-        /// Bytes that came.
-        actual: u64,
-    },
-    /// These are other bytes; they are gone.
-    #[error("expected the bytes of {expected}, got those of {actual}")]
-    Mismatch {
-        /// The digest wanted.
-        expected: Digest,
-        /// The digest of what came.
-        actual: Digest,
-    },
-    /// The BLAKE2B is right and the SHA-512 is not: whoever wanted this named two different things. The bytes are gone.
-    #[error("expected the bytes of SHA-512 {expected}, got those of {actual}")]
-    Sha512Mismatch {
-        /// The sum wanted.
-        expected: Sha512,
-        /// The sum of what came.
-        actual: Sha512,
-    },
-    /// The disk does not do its part.
-    #[error("cannot keep what came in: {0}")]
-    Disk(#[from] PathError),
-    /// The index does not do its part.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-}
-
-impl FinishError {
-    /// Whether there is no space, so that gc may help.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Disk(error) => error.is_full(),
-            Self::Index(error) => error.is_full(),
-            Self::Short { .. } | Self::Mismatch { .. } | Self::Sha512Mismatch { .. } => false,
-        }
-    }
-}
 
 /// The one writer of some bytes that are wanted. Dropping it keeps what came for later.
 #[must_use = "dropping it leaves the bytes unfinished"]
@@ -186,17 +44,14 @@ pub struct Incoming {
     next_free_check: u64,
     /// The file is a second name of somebody else's: nothing writes to it.
     linked: bool,
+    /// What came is called by its own digest; `wanted.digest` is only the key of its writer.
+    unnamed: bool,
     /// Nothing is left to keep: the bytes became a blob or are gone.
     settled: bool,
     /// Declared last: the next writer may start only after everything else is given up.
     _ticket: IncomingTicket,
-}
-
-/// How far the bytes are, for those who read along.
-#[derive(Debug, Default)]
-struct Written {
-    len: AtomicU64,
-    restarts: AtomicU64,
+    /// Of the digest that an unnamed one turned out to have; the key's is held beside it, since its file is still in use.
+    name_ticket: Option<IncomingTicket>,
 }
 
 impl Incoming {
@@ -207,12 +62,29 @@ impl Incoming {
         if inner.index.blob(&digest)?.is_some() || scrub::adopt(inner, &digest)?.is_some() {
             return Err(IncomingError::AlreadyHeld(digest));
         }
+        Self::open(store, wanted, inner.layout.incoming(&digest), ticket)
+    }
+
+    pub(crate) fn begin_unnamed(store: &Store, key: &Digest, size: Option<u64>) -> Result<Self, IncomingError> {
+        let inner = &*store.inner;
+        let ticket = inner.in_use.begin_incoming(key).ok_or(IncomingError::AlreadyIncoming(*key))?;
+        let wanted = Wanted { digest: *key, size, sha512: None };
+        let mut incoming = Self::open(store, &wanted, inner.layout.unnamed(key), ticket)?;
+        incoming.unnamed = true;
+        incoming.restart().map_err(|error| match error {
+            AppendError::NoSpace(error) | AppendError::Disk(error) => IncomingError::Disk(error),
+            AppendError::TooLong { .. } | AppendError::BelowFreeMin { .. } => IncomingError::AlreadyIncoming(*key),
+        })?;
+        Ok(incoming)
+    }
+
+    fn open(store: &Store, wanted: &Wanted, path: PathBuf, ticket: IncomingTicket) -> Result<Self, IncomingError> {
+        let inner = &*store.inner;
         if let (Some(size), Some(max)) = (wanted.size, inner.options.size_max_bytes)
             && size > max
         {
             return Err(IncomingError::LargerThanStore { size, max });
         }
-        let path = inner.layout.incoming(&digest);
         let file = inner.disk.open_partial(&path).at(&path)?;
         let mut incoming = Self {
             store: store.clone(),
@@ -225,8 +97,10 @@ impl Incoming {
             reserved: false,
             next_free_check: 0,
             linked: false,
+            unnamed: false,
             settled: false,
             _ticket: ticket,
+            name_ticket: None,
         };
         incoming.take_up()?;
         incoming.check_room()?;
@@ -368,6 +242,11 @@ impl Incoming {
             return Err(FinishError::Short { expected, actual: len });
         }
         let (actual, sha512) = std::mem::replace(&mut self.hasher, Hasher::new(false)).finish();
+        if self.unnamed
+            && let Some(held) = self.take_name(actual)?
+        {
+            return Ok(held);
+        }
         let expected = self.wanted.digest;
         if actual != expected {
             self.wipe();
@@ -386,6 +265,25 @@ impl Incoming {
         }
         synced?;
         self.move_in(len)
+    }
+
+    /// Calls what came by its digest. Answers the blob instead when that is held; what came is thrown away then.
+    fn take_name(&mut self, digest: Digest) -> Result<Option<Blob>, FinishError> {
+        let (store, place) = (self.store.clone(), self.store.inner.layout.blob(&digest));
+        let busy = || io::Error::from(io::ErrorKind::ResourceBusy);
+        let ticket = store.inner.in_use.begin_incoming(&digest).ok_or_else(busy).at(&place)?;
+        let from_get = |error: GetError| match error {
+            GetError::Index(error) => FinishError::Index(error),
+            GetError::Disk(error) => FinishError::Disk(error),
+        };
+        scrub::adopt_if_missing(&store.inner, &digest).map_err(from_get)?;
+        if let Some(held) = store.get(&digest).map_err(from_get)? {
+            self.wipe();
+            return Ok(Some(held));
+        }
+        self.name_ticket = Some(ticket);
+        self.wanted.digest = digest;
+        Ok(None)
     }
 
     fn seal(&self, len: u64) -> Result<(), PathError> {
@@ -430,7 +328,7 @@ impl Incoming {
         self.settled = true;
         let disk = &*self.store.inner.disk;
         let len = self.len();
-        if len == 0 || self.linked {
+        if len == 0 || self.linked || self.unnamed {
             return disk.remove(&self.path).at(&self.path);
         }
         let kept = disk.truncate(&self.file, &self.path, len).and_then(|()| disk.sync(&self.file, &self.path));
@@ -484,39 +382,5 @@ impl Drop for Incoming {
 impl std::fmt::Debug for Incoming {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "Incoming({}, {} bytes)", self.wanted.digest.short(), self.len())
-    }
-}
-
-/// Reads bytes as they come in, **before they are verified**: only for one who verifies them, or cuts off before the last ones.
-///
-/// It has its own file handle: it reads on after the incoming became a blob, and also after that was removed.
-#[derive(Debug)]
-pub struct IncomingReader {
-    file: File,
-    written: Arc<Written>,
-    restarts: u64,
-}
-
-impl IncomingReader {
-    /// Bytes that can be read now.
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "an empty one is nothing special")]
-    pub fn len(&self) -> u64 {
-        self.written.len.load(Ordering::Acquire)
-    }
-
-    /// Reads some bytes from a place on; 0 when none came so far.
-    ///
-    /// An error of kind `StaleNetworkFileHandle` says that the writer started over: what was read before may be wrong.
-    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let count = left.min(bytes.len());
-        let read = self.file.read_at(bytes.get_mut(..count).unwrap_or_default(), offset)?;
-        // Asked after reading: bytes of before and after a restart never mix unnoticed.
-        if self.written.restarts.load(Ordering::Acquire) == self.restarts {
-            Ok(read)
-        } else {
-            Err(io::ErrorKind::StaleNetworkFileHandle.into())
-        }
     }
 }

@@ -8,6 +8,7 @@
 //!   blobs/ab/<128 hex>        verified bytes, mode 0444; 256 directories, all made with the store
 //!   incoming/<128 hex>        bytes that are not verified yet
 //!   incoming/<128 hex>.link   a file that is being imported by a second name
+//!   incoming/<hex>.unnamed    bytes whose digest is not known before their end; gone at the next open
 //!   quarantine/<name>.<secs>  what rotted, and when that was seen; never read again
 //! ```
 //!
@@ -76,6 +77,11 @@ impl Layout {
 
     pub(crate) fn incoming(&self, digest: &Digest) -> PathBuf {
         self.incoming_dir().join(digest.to_string())
+    }
+
+    /// Bytes whose digest nobody knows yet. Never a partial: the next open removes it.
+    pub(crate) fn unnamed(&self, key: &Digest) -> PathBuf {
+        self.incoming_dir().join(format!("{key}.unnamed"))
     }
 
     /// A second name of a file that is being imported. Never a partial: its bytes are not ours to change.

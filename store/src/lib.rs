@@ -14,7 +14,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use thiserror::Error;
 use tree::digest::{Digest, Sha512};
@@ -27,15 +26,25 @@ mod atomic;
 
 mod clock;
 
+mod options;
+
 mod record;
 
 mod index;
+
+mod held;
+
+mod pin_rows;
 
 mod pin;
 
 mod blob;
 
 mod incoming;
+
+mod incoming_error;
+
+mod reader;
 
 mod import;
 
@@ -49,18 +58,24 @@ mod events;
 
 mod catalog;
 
+mod catalog_entry;
+
 pub use crate::atomic::write_atomically;
 pub use crate::blob::{Blob, digest_of_file};
-pub use crate::catalog::{Catalog, CatalogEntry, CatalogError, CatalogUri, PackageEntries};
+pub use crate::catalog::Catalog;
+pub use crate::catalog_entry::{CatalogEntry, CatalogError, CatalogUri, PackageEntries};
 pub use crate::clock::Clock;
 pub use crate::disk::{BLOB_MODE, Disk, Listed, PathError, RealDisk};
 pub use crate::events::{EVENTS_MAX, Event, Events, NextEventError};
 pub use crate::gc::{GcError, GcItem, GcReason, GcReport, GcTarget, RemoveError};
 pub use crate::import::{How, ImportError, ImportOptions, Imported};
-pub use crate::incoming::{AppendError, FinishError, Incoming, IncomingError, IncomingReader};
+pub use crate::incoming::Incoming;
+pub use crate::incoming_error::{AppendError, FinishError, IncomingError};
 pub use crate::index::IndexError;
 pub use crate::layout::{FORMAT_VERSION, ReadVersionError};
+pub use crate::options::Options;
 pub use crate::pin::{PIN_ROOT_BYTES_MAX, ParsePinRootError, Pin, PinGuard, PinRoot};
+pub use crate::reader::IncomingReader;
 pub use crate::record::DecodeRecordError;
 pub use crate::scrub::{VerifyProgress, VerifyReport};
 
@@ -70,39 +85,6 @@ use crate::gc::Usage;
 use crate::index::Index;
 use crate::layout::Layout;
 use crate::pin::InUse;
-
-/// How a store keeps itself.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Bytes that blobs and partials together may take; gc brings them back to it. None: only the disk bounds them.
-    pub size_max_bytes: Option<u64>,
-    /// Bytes of the file system that are left to others: nothing is taken in below it, and gc frees up to it.
-    pub free_min_bytes: u64,
-    /// Most bytes of an incoming whose size nobody knows.
-    pub incoming_max_bytes: u64,
-    /// Whether a SHA-512 that is known is checked beside the BLAKE2B; it more than doubles the work.
-    pub check_sha512: bool,
-    /// A blob younger than this is not removed by gc.
-    pub grace: Duration,
-    /// A partial that nobody wrote to for this long is removed by gc.
-    pub partial_keep: Duration,
-    /// What time it is.
-    pub clock: Clock,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            size_max_bytes: None,
-            free_min_bytes: 512 << 20,
-            incoming_max_bytes: 32 << 30,
-            check_sha512: true,
-            grace: Duration::from_secs(60 * 60),
-            partial_keep: Duration::from_secs(7 * 24 * 60 * 60),
-            clock: Clock::System,
-        }
-    }
-}
 
 /// What is to come in, as a Manifest or a claim says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,6 +238,13 @@ impl Store {
     /// The one writer of bytes that are wanted. What an earlier writer left is taken up, when its length can be right.
     pub fn incoming(&self, wanted: &Wanted) -> Result<Incoming, IncomingError> {
         Incoming::begin(self, wanted)
+    }
+
+    /// The one writer for `key` of bytes whose digest nobody knows before their end: the blob is called by what came.
+    ///
+    /// Nothing of it is kept unless it is finished, since nothing says that other bytes would fit to it.
+    pub fn incoming_unnamed(&self, key: &Digest, size: Option<u64>) -> Result<Incoming, IncomingError> {
+        Incoming::begin_unnamed(self, key, size)
     }
 
     /// Takes in a file as it is now; see `ImportOptions` for when the disk space can be shared.

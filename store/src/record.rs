@@ -6,7 +6,7 @@
 use thiserror::Error;
 use tree::digest::{Digest, Sha512};
 
-use crate::catalog::CatalogUri;
+use crate::catalog_entry::CatalogUri;
 
 /// Why bytes of the index are not the record they should be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

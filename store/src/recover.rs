@@ -29,7 +29,7 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), OpenStoreError> {
             },
             MoveRecord::Arriving(_) | MoveRecord::Leaving => {}
         }
-        inner.index.end_moves([&digest])?;
+        inner.index.end_move(&digest)?;
     }
     let dir = inner.layout.incoming_dir();
     for file in inner.disk.list(&dir).at(&dir)? {

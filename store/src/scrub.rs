@@ -197,7 +197,7 @@ pub(crate) fn put_aside(inner: &Inner, digest: &Digest, still_wrong: impl FnOnce
         _ => {}
     }
     tracing::warn!(digest = %digest.short(), "a blob was not what its name says and is held no more");
-    inner.index.end_moves([digest])?;
+    inner.index.end_move(digest)?;
     Ok(true)
 }
 
@@ -249,6 +249,14 @@ fn put_stray_aside(inner: &Inner, path: PathBuf, report: &mut VerifyReport) {
         Ok(()) => report.strays.push(path),
         Err(error) => report.unreadable.push(error),
     }
+}
+
+/// As [`adopt`], for a digest whose row may be there.
+pub(crate) fn adopt_if_missing(inner: &Inner, digest: &Digest) -> Result<(), GetError> {
+    if inner.index.blob(digest)?.is_none() {
+        adopt(inner, digest)?;
+    }
+    Ok(())
 }
 
 /// Takes a file that the index does not have, if its bytes are what its name says; puts it aside otherwise.

@@ -1,6 +1,7 @@
 //! A store as its user sees it, on a real disk.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of this file is a test, its functions too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -301,6 +302,29 @@ fn a_hard_link_is_made_only_when_asked_for_and_of_a_file_with_one_name() {
 }
 
 #[test]
+fn bytes_without_a_name_are_called_by_what_they_are_or_leave_nothing() {
+    let (dir, store) = fresh();
+    let (key, bytes) = (Digest::of(b"snapshots/x"), bytes_of(80, 300_000));
+    let bring = |size| {
+        let mut incoming = store.incoming_unnamed(&key, size).unwrap();
+        assert!(matches!(store.incoming_unnamed(&key, size), Err(IncomingError::AlreadyIncoming(_))));
+        incoming.append(&bytes).unwrap();
+        incoming
+    };
+    let blob = bring(None).finish().unwrap();
+    assert_eq!((blob.digest(), content(&blob)), (Digest::of(&bytes), bytes.clone()));
+    assert!(!store.contains(&key));
+    // Held already: the same blob, and the copy goes.
+    assert_eq!(bring(Some(300_000)).finish().unwrap().digest(), blob.digest());
+    drop(bring(None));
+    assert!(matches!(bring(Some(300_001)).finish(), Err(FinishError::Short { .. })));
+    assert_eq!(fs::read_dir(dir.path().join("incoming")).unwrap().count(), 0);
+    assert_eq!(store.incoming_unnamed(&key, None).unwrap().len(), 0);
+    assert!(verify(&store).is_sound());
+    assert_eq!(store.stats().blobs, 1);
+}
+
+#[test]
 fn a_rotten_blob_is_put_aside_and_can_be_had_again() {
     let (dir, store) = fresh();
     let (good, bad) = (bytes_of(17, 1000), bytes_of(18, 1000));
@@ -462,6 +486,24 @@ fn pins_are_counted_by_digest_and_listed_by_root() {
     assert!(store.pins().iter().all(|pin| pin.root == roots[1]));
     assert_eq!((store.unpin(&roots[1]).unwrap(), store.unpin(&roots[1]).unwrap()), (2, 0));
     assert_eq!(store.stats().pinned, 0);
+}
+
+#[test]
+fn pinning_anew_leaves_exactly_the_new_pins_of_that_root_and_all_of_others() {
+    let (_dir, store) = fresh();
+    let (a, b, c) = (Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"c"));
+    let (mine, other): (PinRoot, PinRoot) = ("mine".parse().unwrap(), "other".parse().unwrap());
+    store.repin(&mine, &[a, b]).unwrap();
+    store.pin(&a, &other).unwrap();
+    store.repin(&mine, &[b, c, c]).unwrap();
+    let of = |root: &PinRoot| -> BTreeSet<Digest> {
+        store.pins().into_iter().filter(|pin| pin.root == *root).map(|pin| pin.digest).collect()
+    };
+    assert_eq!((of(&mine), of(&other)), (BTreeSet::from([b, c]), BTreeSet::from([a])));
+    assert_eq!((store.pins().len(), store.stats().pinned), (3, 3));
+    store.repin(&mine, &[]).unwrap();
+    assert_eq!((store.pins().len(), store.stats().pinned), (1, 1));
+    assert!(store.is_pinned(&a) && !store.is_pinned(&b));
 }
 
 #[test]

@@ -13,21 +13,21 @@ const DOING: &str = "verify the store";
 #[derive(Debug, Args)]
 #[command(
     long_about = "Hash the whole store again, set aside what rotted, and print `rotten DIGEST NAME…` for each.\n\n\
-    Ends with 5 when something rotted; it is fetched again when somebody asks for it."
+    Ends with 5 when something rotted, is lost or cannot be read; it is fetched again when somebody asks for it."
 )]
 pub(crate) struct VerifyArgs {}
 
 pub(crate) async fn run(_: &VerifyArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    let mut rotten_blobs = None;
-    client.lines(DOING, "/v1/verify", &(), |raw, line| hear(raw, line, out, &mut rotten_blobs)).await?;
-    match rotten_blobs {
+    let mut unsound = None;
+    client.lines(DOING, "/v1/verify", &(), |raw, line| hear(raw, line, out, &mut unsound)).await?;
+    match unsound {
         None => Err(no_last_line(DOING)),
         Some(0) => Ok(Exit::Done),
         Some(_) => Ok(Exit::Unverified),
     }
 }
 
-fn hear(raw: &str, line: VerifyLine, out: &Output, rotten_blobs: &mut Option<u64>) -> Result<(), Failure> {
+fn hear(raw: &str, line: VerifyLine, out: &Output, unsound: &mut Option<u64>) -> Result<(), Failure> {
     if out.json() {
         out.fact(raw)?;
     }
@@ -41,12 +41,14 @@ fn hear(raw: &str, line: VerifyLine, out: &Output, rotten_blobs: &mut Option<u64
         VerifyLine::Done { good, rotten, lost, found, strays, unreadable, whole, bytes } => {
             out.progress_ends("store");
             let hashed = human(bytes);
-            let wrong = rotten + strays;
-            out.say(&format!("{good} good ({hashed}), {wrong} set aside, {lost} lost, {found} found, {unreadable} unreadable"));
+            let wrong = rotten.saturating_add(strays);
+            out.say(&format!(
+                "{good} good ({hashed}), {wrong} set aside, {lost} lost, {found} found, {unreadable} unreadable"
+            ));
             if !whole {
                 out.say("it ended early, so the store is not known to be sound");
             }
-            *rotten_blobs = Some(wrong + lost + unreadable + u64::from(!whole));
+            *unsound = Some(wrong.saturating_add(lost).saturating_add(unreadable).saturating_add(u64::from(!whole)));
         }
     }
     Ok(())

@@ -10,7 +10,10 @@ use crate::peer::Start;
 use crate::upstream::Nginx;
 use crate::wait;
 
-/// Room for the index and some small files, far too little for the large one.
+/// The default wants more free space than this disk has in all.
+const CONFIG: &str = "[store]\nfree_min = \"4 MiB\"\n";
+
+/// Makes a disk with room for the index and some small files, far too little for the large one; becomes the daemon.
 const SCRIPT: &str = "mount -t tmpfs -o size=64m full \"$1\" && shift && exec \"$@\"";
 
 #[test]
@@ -38,7 +41,7 @@ fn a_file_larger_than_the_disk_is_served_or_refused_and_the_store_stays_whole() 
     for (name, source) in [("huge", &huge), ("small", &small), ("after", &after)] {
         repo.add_plain(name, "http://127.0.0.1:1", source);
     }
-    let mut node = Start::new(&node_dir).repo(&repo).mirror(&nginx.url()).through(&wrapper).start();
+    let mut node = Start::new(&node_dir).repo(&repo).mirror(&nginx.url()).config(CONFIG).through(&wrapper).start();
     assert!(node.get(&small.sums.path()).is(&small.content()));
 
     let reply = node.get(&huge.sums.path());

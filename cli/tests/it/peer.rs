@@ -61,6 +61,13 @@ impl Start {
         self.flag("--peer", &address)
     }
 
+    /// Gives it a configuration file.
+    pub(crate) fn config(self, text: &str) -> Self {
+        let path = self.dir.join("peer.toml");
+        fs::write(&path, text).expect("a test can write");
+        self.flag("--config", path.to_str().expect("temporary paths are text"))
+    }
+
     /// Starts it through another program, such as `unshare`, that ends in `exec`.
     pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
@@ -147,8 +154,9 @@ fn clean(command: &mut Command, home: &Path) {
 
 /// Runs the binary with any arguments and no environment.
 pub(crate) fn peer(home: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
-    command.args(arguments).current_dir(home);
+    // A daemon that serves where it should have refused is ended, so that the test says so soon.
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "60", env!("CARGO_BIN_EXE_peer")]).args(arguments).current_dir(home);
     clean(&mut command, home);
     wait::run(&mut command)
 }

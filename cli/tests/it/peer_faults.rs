@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::gentoo::{Repo, Source};
@@ -13,11 +14,12 @@ use crate::http;
 use crate::noise::{BLOCK, Large, noise};
 use crate::peer::{Start, TestPeer};
 use crate::upstream::{Nginx, gets};
+use crate::wait;
 
 const DOWN: &str = "http://127.0.0.1:1";
 
-/// Large enough that a transfer is surely in its middle when its first bytes have come through.
-const BLOCKS: u64 = 192;
+/// Large enough that a transfer is still in its middle when its first bytes have been seen.
+const BLOCKS: u64 = 256;
 
 /// The file under `dir` with this content.
 fn blob_with(dir: &Path, content: &[u8]) -> Option<PathBuf> {
@@ -108,28 +110,33 @@ fn transfer() -> Transfer {
 }
 
 impl Transfer {
-    /// Reads a part of the file at B, lets `fault` happen to A, and reads on; whether all of it came, with a clean end.
+    /// Asks for the file at B and lets `fault` happen to A while it comes; whether all of it came, with a clean end.
+    ///
+    /// B may keep a peer's bytes to itself until they are verified, so what B says of its transfers is the event.
     fn interrupted(&self, b: &TestPeer, fault: impl FnOnce(&TestPeer)) -> bool {
         b.wait_for_peers(1);
-        let mut opened = http::open(&b.http(), "GET", &self.source.sums.path(), &[]).unwrap();
-        assert_eq!(opened.status, 200);
-        assert_eq!(opened.header("x-peer-source"), Some("peer"));
-        let mut check = self.large.check();
-        let mut buffer = vec![0; 256 * 1024];
-        let mut fault = Some(fault);
-        loop {
-            match opened.piece(&mut buffer) {
-                Ok(Some(piece)) => check.take(piece),
-                Ok(None) => break,
-                Err(_) => return false,
-            }
-            if check.offset() > BLOCK as u64
-                && let Some(fault) = fault.take()
-            {
-                fault(&self.a);
-            }
-        }
-        check.offset() == self.large.len()
+        thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut opened = http::open(&b.http(), "GET", &self.source.sums.path(), &[]).unwrap();
+                let mut check = self.large.check();
+                let mut buffer = vec![0; 256 * 1024];
+                let is_file = opened.status == 200;
+                while is_file && let Ok(Some(piece)) = opened.piece(&mut buffer) {
+                    check.take(piece);
+                }
+                check.offset() == self.large.len()
+            });
+            let received = wait::until("the transfer from the peer to be under way", || {
+                let status: Value = serde_json::from_slice(&b.get("/api/v1/status").body).ok()?;
+                assert_eq!(status["recent"].as_array().map(Vec::len), Some(0), "it ended before it could be disturbed");
+                let transfer = status["transfers"].get(0)?;
+                assert_ne!(transfer["source"], "mirror", "the peer is asked first");
+                transfer["received"].as_u64().filter(|&received| received > BLOCK as u64)
+            });
+            fault(&self.a);
+            assert!(received < self.large.len(), "the fault came too late");
+            client.join().unwrap()
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Repositories as they are in life: changing under the node, overlapping, broken, without md5-cache, and large.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::tempdir;
@@ -30,7 +31,11 @@ fn a_changed_repository_is_seen_without_a_restart() {
     repo.add_plain("new", "http://127.0.0.1:1", &new);
     wait::until("the new ebuild's file", || node.get(&new.name_path()).is(&new.content()).then_some(()));
     fs::remove_dir_all(repo.dir.join("app-misc/old")).unwrap();
-    wait::until("the removed ebuild's name to go", || (node.get("/distfiles/old-1.0.bin").status == 404).then_some(()));
+    wait::until("the removed ebuild's name to go", || {
+        // A name that is not known makes the node look whether the repository has changed.
+        node.get("/distfiles/stranger.bin");
+        (node.get("/distfiles/old-1.0.bin").status == 404).then_some(())
+    });
     assert_eq!(node.number("distfiles_indexed"), 1);
 }
 
@@ -46,6 +51,8 @@ fn a_file_rolled_again_under_the_same_name_is_another_file() {
     assert!(node.get(&first.name_path()).is(&was));
     let second = Source::new(&nginx.distfiles(), "rolled-1.0.bin", &noise(2, 1_000));
     repo.add_plain("rolled", "http://127.0.0.1:1", &second);
+    // As Portage asks, which has read the new Manifest already.
+    wait::until("the new digest", || node.get(&second.sums.path()).is(&second.content()).then_some(()));
     wait::until("the new bytes under the old name", || {
         node.get(&second.name_path()).is(&second.content()).then_some(())
     });
@@ -75,6 +82,19 @@ fn two_repositories_with_the_same_file_name_get_their_own_bytes() {
     assert!(by_name.is(&main.content()) || by_name.is(&overlay.content()), "{}", by_name.status);
 }
 
+/// The configuration root of a machine whose one repository is `repo`, called gentoo.
+fn machine(dir: &Path, repo: &Repo, mirrors: &str) -> PathBuf {
+    let root = dir.join("machine");
+    let etc = root.join("etc/portage");
+    fs::create_dir_all(etc.join("repos.conf")).unwrap();
+    let location = repo.dir.display();
+    let conf = format!("[DEFAULT]\nmain-repo = gentoo\n\n[gentoo]\nlocation = {location}\nsync-type =\nsync-uri =\n");
+    fs::write(etc.join("repos.conf/gentoo.conf"), conf).unwrap();
+    fs::write(etc.join("make.conf"), format!("# ours\nGENTOO_MIRRORS=\"{mirrors}\"\n")).unwrap();
+    std::os::unix::fs::symlink(repo.dir.join("profiles/base"), etc.join("make.profile")).unwrap();
+    root
+}
+
 #[test]
 fn repositories_are_found_in_repos_conf_under_the_config_root() {
     let dir = tempdir().unwrap();
@@ -82,13 +102,7 @@ fn repositories_are_found_in_repos_conf_under_the_config_root() {
     let source = Source::new(&nginx.distfiles(), "configured-1.0.bin", &noise(1, 1_000));
     let repo = Repo::new(dir.path(), "gentoo");
     repo.add_plain("plain", "http://127.0.0.1:1", &source);
-    let etc = dir.path().join("machine/etc/portage");
-    fs::create_dir_all(etc.join("repos.conf")).unwrap();
-    let conf = format!("[DEFAULT]\nmain-repo = gentoo\n\n[gentoo]\nlocation = {}\nsync-type =\n", repo.dir.display());
-    fs::write(etc.join("repos.conf/gentoo.conf"), conf).unwrap();
-    fs::write(etc.join("make.conf"), format!("# ours\nGENTOO_MIRRORS=\"http://127.0.0.1:1 \\\n\t{}\"\n", nginx.url()))
-        .unwrap();
-    let root = dir.path().join("machine");
+    let root = machine(dir.path(), &repo, &format!("http://127.0.0.1:1 \\\n\t{}", nginx.url()));
     let node = Start::new(&dir.path().join("node")).flag("--config-root", root.to_str().unwrap()).start();
     let reply = node.get(&source.sums.path());
     assert!(reply.is(&source.content()), "{}", reply.status);
@@ -100,7 +114,7 @@ fn a_repository_without_md5_cache_is_read_by_asking_portage() {
     let dir = tempdir().unwrap();
     let nginx = Nginx::start(&dir.path().join("nginx"));
     let source = Source::new(&nginx.www(), "uncached-1-0.bin", &noise(1, 1_000));
-    let repo = Repo::new(dir.path(), "main");
+    let repo = Repo::new(dir.path(), "gentoo");
     repo.add_plain("uncached", "http://127.0.0.1:1", &source);
     fs::remove_dir_all(repo.dir.join("metadata/md5-cache")).unwrap();
     // Only bash knows what this comes to.
@@ -112,7 +126,8 @@ fn a_repository_without_md5_cache_is_read_by_asking_portage() {
             nginx.url()
         ),
     );
-    let node = Start::new(&dir.path().join("node")).repo(&repo).start();
+    let root = machine(dir.path(), &repo, "");
+    let node = Start::new(&dir.path().join("node")).flag("--config-root", root.to_str().unwrap()).start();
     let reply = wait::until("Portage to have said where the file is", || {
         let reply = node.get(&source.sums.path());
         (reply.status == 200).then_some(reply)
@@ -162,7 +177,7 @@ fn broken_manifests_and_cache_entries_do_not_hide_the_good_ones() {
 }
 
 #[test]
-fn an_overlay_that_vanishes_or_was_never_there_does_not_stop_the_others() {
+fn an_overlay_that_vanishes_does_not_stop_the_others() {
     let dir = tempdir().unwrap();
     let nginx = Nginx::start(&dir.path().join("nginx"));
     let kept = Source::new(&nginx.distfiles(), "kept-1.0.bin", &noise(1, 1_000));
@@ -173,7 +188,9 @@ fn an_overlay_that_vanishes_or_was_never_there_does_not_stop_the_others() {
     over.add(&Ebuild { name: "gone", src_uri: "http://127.0.0.1:1/gone-1.0.bin", restrict: "", sources: &[&gone] });
     let mut node = Start::new(&dir.path().join("node")).repo(&repo).repo(&over).mirror(&nginx.url()).start();
     fs::remove_dir_all(&over.dir).unwrap();
-    wait::until("the overlay's name to go", || (node.get("/distfiles/gone-1.0.bin").status == 404).then_some(()));
+    let late = Source::new(&nginx.distfiles(), "late-1.0.bin", &noise(3, 1_000));
+    repo.add_plain("late", "http://127.0.0.1:1", &late);
+    wait::until("the other repository's change", || node.get(&late.name_path()).is(&late.content()).then_some(()));
     assert!(node.get(&kept.name_path()).is(&kept.content()));
     assert!(node.is_healthy());
 }
@@ -191,6 +208,7 @@ fn a_real_overlay_with_fifty_five_thousand_lines_is_indexed_and_looked_up() {
     let unpacked = wait::run(Command::new("tar").arg("-xJf").arg(snapshot).arg("-C").arg(&overlay));
     assert!(unpacked.status.success(), "{}", crate::peer::both(&unpacked));
     let repo = Repo { dir: overlay };
+    kill_addresses(&repo);
     let lines = dist_lines(&repo);
     let node = TestPeer::mirror_of(&dir.path().join("node"), &repo, "http://127.0.0.1:1");
     assert_eq!(lines.len() as u64, OVERLAY_LINES, "the snapshot is the one the number is about");
@@ -208,6 +226,14 @@ fn a_real_overlay_with_fifty_five_thousand_lines_is_indexed_and_looked_up() {
     }
     let again = node.terminate().1.start();
     assert_eq!(again.number("distfiles_indexed"), OVERLAY_LINES, "after a restart too");
+}
+
+/// Makes every address in the md5-cache one where nothing listens: a test asks no server in the world.
+fn kill_addresses(repo: &Repo) {
+    let script = "find \"$1/metadata/md5-cache\" -type f -print0 \
+         | xargs -0 sed -i -E '/^SRC_URI=/ s#[a-z0-9+]+://#http://127.0.0.1:1/#g'";
+    let done = wait::run(Command::new("sh").args(["-c", script, "sh"]).arg(&repo.dir));
+    assert!(done.status.success(), "{}", crate::peer::both(&done));
 }
 
 /// All `DIST` lines, read plainly.

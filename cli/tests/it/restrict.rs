@@ -15,27 +15,32 @@ fn a_fetch_restricted_file_imported_once_is_for_this_machine_and_not_for_the_swa
     let dir = tempdir().unwrap();
     let sources = dir.path().join("sources");
     let licensed = Source::new(&sources, "licensed-1.0.bin", &noise(1, 80_000));
-    let exempt = Source::new(&sources, "exempt-1.0.bin", &noise(2, 80_000));
+    let fetchable = Source::new(&sources, "fetchable-1.0.bin", &noise(2, 80_000));
+    let mirrorable = Source::new(&sources, "mirrorable-1.0.bin", &noise(3, 80_000));
     let repo = Repo::new(dir.path(), "main");
     repo.add(&Ebuild {
         name: "licensed",
-        src_uri: &format!("{DOWN}/licensed-1.0.bin fetch+{DOWN}/exempt-1.0.bin"),
+        src_uri: &format!("{DOWN}/licensed-1.0.bin fetch+{DOWN}/fetchable-1.0.bin mirror+{DOWN}/mirrorable-1.0.bin"),
         restrict: "fetch",
-        sources: &[&licensed, &exempt],
+        sources: &[&licensed, &fetchable, &mirrorable],
     });
     let a = TestPeer::mirror_of(&dir.path().join("a"), &repo, DOWN);
     a.import(&sources);
 
     let client = Client::new(&dir.path().join("client"), &[&repo], "").local_mirror(&a.url()).with_upstream();
     client.fetches(&["app-misc/licensed"]);
-    assert_eq!(client.content("licensed-1.0.bin"), licensed.content());
-    assert_eq!(client.content("exempt-1.0.bin"), exempt.content());
+    for source in [&licensed, &fetchable, &mirrorable] {
+        assert_eq!(client.content(&source.name), source.content(), "{}", source.name);
+    }
 
     let b = Start::new(&dir.path().join("b")).repo(&repo).mirror(DOWN).knows(&a).start();
     b.wait_for_peers(1);
-    assert!(b.get(&exempt.sums.path()).is(&exempt.content()), "fetch+ lifts the restriction of one file");
-    for path in [licensed.sums.path(), licensed.name_path(), "/distfiles/licensed-1.0.bin".to_owned()] {
-        assert_eq!(b.get(&path).status, 404, "{path}");
+    assert!(b.get(&mirrorable.sums.path()).is(&mirrorable.content()), "mirror+ lifts both restrictions of one file");
+    // fetch+ lets the file be fetched, and leaves the restriction to mirror it that RESTRICT="fetch" implies.
+    for source in [&licensed, &fetchable] {
+        for path in [source.sums.path(), source.name_path(), format!("/distfiles/{}", source.name)] {
+            assert_eq!(b.get(&path).status, 404, "{path}");
+        }
     }
     b.holds_only(1);
 }

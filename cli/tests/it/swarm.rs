@@ -23,8 +23,7 @@ fn portage_at_b_gets_what_only_a_imported_and_b_serves_it_with_a_gone() {
     a.import(&sources);
     assert_eq!(a.number("blobs"), 2);
     let b = Start::new(&dir.path().join("b")).repo(&repo).mirror(DOWN).knows(&a).start();
-
-    // No wait for the connection: a node that was just started must not say 404 before it has asked its peers.
+    b.wait_for_peers(1);
     let reply = b.get(&small.sums.path());
     assert!(reply.is(&small.content()), "{}", reply.status);
     assert_eq!(reply.header("x-peer-source"), Some("peer"));
@@ -42,6 +41,19 @@ fn portage_at_b_gets_what_only_a_imported_and_b_serves_it_with_a_gone() {
     client.forget_files();
     client.fetches(&["app-misc/large"]);
     b.holds_only(2);
+}
+
+#[test]
+fn a_node_just_started_does_not_say_404_before_it_has_asked_the_peers_it_was_told_of() {
+    let dir = tempdir().unwrap();
+    let source = Source::new(&dir.path().join("sources"), "early-1.0.bin", &noise(1, 1_000));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add_plain("plain", DOWN, &source);
+    let a = TestPeer::mirror_of(&dir.path().join("a"), &repo, DOWN);
+    a.import(&source.path);
+    let b = Start::new(&dir.path().join("b")).repo(&repo).mirror(DOWN).knows(&a).start();
+    let reply = b.get(&source.sums.path());
+    assert!(reply.is(&source.content()), "{}", reply.status);
 }
 
 #[test]
@@ -97,6 +109,7 @@ fn a_digest_in_no_manifest_is_had_from_a_peer_but_not_announced() {
     let a = TestPeer::mirror_of(&dir.path().join("a"), &all, DOWN);
     a.import(&sources);
     let b = Start::new(&dir.path().join("b")).repo(&less).mirror(DOWN).knows(&a).start();
+    b.wait_for_peers(1);
     for source in [&known, &strange] {
         let reply = b.get(&source.sums.path());
         assert!(reply.is(&source.content()), "{}: {}", source.name, reply.status);
@@ -104,6 +117,7 @@ fn a_digest_in_no_manifest_is_had_from_a_peer_but_not_announced() {
     }
     a.kill();
     let c = Start::new(&dir.path().join("c")).repo(&all).mirror(DOWN).knows(&b).start();
+    c.wait_for_peers(1);
     assert!(c.get(&known.sums.path()).is(&known.content()), "what B's Manifests know goes on from B");
     assert_eq!(c.get(&strange.sums.path()).status, 404, "what they do not know stays with B");
 }

@@ -7,6 +7,7 @@ use crate::stats::Source;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
+use rustix::io::{ReadWriteFlags, preadv2};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,24 @@ pub(super) fn read_blob(blob: &Blob, offset: u64, wanted: u64) -> io::Result<Byt
     if bytes.len() as u64 == whole { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
+/// One step of a blob if all of it is in the page cache. Never waits for the disk, so it may be called from async code;
+/// a trip to the blocking pool costs as much as the copy itself.
+fn read_cached(blob: &Blob, offset: u64, wanted: u64) -> Option<Bytes> {
+    let length = usize::try_from(wanted).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+    let mut buffer = BytesMut::zeroed(length);
+    let mut into = [io::IoSliceMut::new(&mut buffer)];
+    let count = preadv2(blob.file(), &mut into, offset, ReadWriteFlags::NOWAIT).ok()?;
+    (count == length).then(|| buffer.freeze())
+}
+
+async fn next_step(blob: &Blob, offset: u64, wanted: u64) -> io::Result<Bytes> {
+    if let Some(bytes) = read_cached(blob, offset, wanted) {
+        return Ok(bytes);
+    }
+    let blob = blob.clone();
+    blocking::run(move || read_blob(&blob, offset, wanted)).await
+}
+
 /// Bytes `first..=last` of a blob, the first step already read; `count` hears of every step that leaves.
 pub(super) fn of_blob(blob: Blob, first_step: Bytes, first: u64, last: u64, count: impl Fn(u64) + Send + 'static) -> Body {
     let end = last + 1;
@@ -54,10 +73,7 @@ pub(super) fn of_blob(blob: Blob, first_step: Bytes, first: u64, last: u64, coun
         }
         let bytes = match ready {
             Some(bytes) => bytes,
-            None => {
-                let reading = blob.clone();
-                blocking::run(move || read_blob(&reading, at, end - at)).await?
-            }
+            None => next_step(&blob, at, end - at).await?,
         };
         count(bytes.len() as u64);
         let next = at + bytes.len() as u64;
@@ -114,7 +130,7 @@ impl Relay {
         match progress.end {
             // What was relayed before a restart may have been wrong, even if the file is right now.
             Some(End::Have(blob, _)) if progress.restarts == self.restarts => {
-                blocking::run(move || read_blob(&blob, at, wanted)).await
+                next_step(&blob, at, wanted).await
             }
             Some(End::Failed(error)) => Err(io::Error::other(error.to_string())),
             Some(End::Have(..)) => Err(io::ErrorKind::ConnectionAborted.into()),

@@ -53,11 +53,14 @@ pub(super) async fn distfile(
 }
 
 /// A blob of the store with the first step of its answer.
-struct Here {
+pub(super) struct Here {
     blob: Blob,
     span: Span,
     first_step: Bytes,
-    modified: Option<SystemTime>,
+    /// When its bytes came to be.
+    pub(super) modified: Option<SystemTime>,
+    /// True when the path names these bytes and no others for ever.
+    pub(super) lasting: bool,
 }
 
 enum Found {
@@ -89,12 +92,12 @@ fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
 }
 
 /// None when the blob cannot be read: then it is obtained again.
-fn begin(blob: Blob, headers: &HeaderMap) -> Option<Here> {
+pub(super) fn begin(blob: Blob, headers: &HeaderMap) -> Option<Here> {
     let span = Span::of(headers, blob.size(), &etag(&blob.digest()));
     let (first, last) = bounds(span, blob.size());
     let first_step = if last < first { Bytes::new() } else { body::read_blob(&blob, first, last - first + 1).ok()? };
     let modified = blob.file().metadata().and_then(|metadata| metadata.modified()).ok();
-    Some(Here { blob, span, first_step, modified })
+    Some(Here { blob, span, first_step, modified, lasting: true })
 }
 
 /// First and last byte; last below first for an empty body.
@@ -110,17 +113,25 @@ fn etag(digest: &tree::digest::Digest) -> String {
     format!("\"{digest}\"")
 }
 
-fn of_blob(domain: &Arc<Domain>, method: &Method, headers: &HeaderMap, here: Here, source: Source) -> Response {
+/// Answers with a blob, or the part of it that is asked for.
+pub(super) fn of_blob(
+    domain: &Arc<Domain>,
+    method: &Method,
+    headers: &HeaderMap,
+    here: Here,
+    source: Source,
+) -> Response {
     let (size, tag) = (here.blob.size(), etag(&here.blob.digest()));
+    let head = |status, length| head(status, length, &tag, here.modified, here.lasting, source);
     domain.stats.answered(source);
     if range::is_not_modified(headers, &tag, here.modified) {
-        return head(StatusCode::NOT_MODIFIED, None, &tag, here.modified, source).body(Body::empty()).unwrap_or_default();
+        return head(StatusCode::NOT_MODIFIED, None).body(Body::empty()).unwrap_or_default();
     }
     let (first, last) = bounds(here.span, size);
     let answer = match here.span {
         Span::Unsatisfiable => return unsatisfiable(size),
-        Span::Whole => head(StatusCode::OK, Some(size), &tag, here.modified, source),
-        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), &tag, here.modified, source)
+        Span::Whole => head(StatusCode::OK, Some(size)),
+        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1))
             .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
     };
     let body = if method == Method::HEAD || last < first {
@@ -141,13 +152,14 @@ fn head(
     length: Option<u64>,
     etag: &str,
     modified: Option<SystemTime>,
+    lasting: bool,
     source: Source,
 ) -> axum::http::response::Builder {
     let mut head = Response::builder()
         .status(status)
         .header(header::ETAG, etag)
         .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
+        .header(header::CACHE_CONTROL, if lasting { "public, max-age=31536000, immutable" } else { "no-cache" })
         .header(SOURCE, source.as_str());
     if let Some(length) = length {
         head = head.header(header::CONTENT_LENGTH, length).header(header::CONTENT_TYPE, "application/octet-stream");
@@ -205,8 +217,8 @@ fn relay(
     let (first, last) = bounds(span, size);
     let answer = match span {
         Span::Unsatisfiable => return unsatisfiable(size),
-        Span::Whole => head(StatusCode::OK, Some(size), etag, None, source),
-        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), etag, None, source)
+        Span::Whole => head(StatusCode::OK, Some(size), etag, None, true, source),
+        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), etag, None, true, source)
             .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
     };
     domain.stats.answered(source);

@@ -1,58 +1,198 @@
-//! `/snapshots/` and `/releases/`: handed through from the mirrors, which sign what lies there.
+//! `/snapshots/` and `/releases/`: handed through from the mirrors, which sign what lies there, and kept.
+//!
+//! What is kept is served again once a mirror says that it did not change, or when no mirror answers.
 
-use super::distfiles::plain;
+use super::distfiles::{begin, of_blob, plain};
+use crate::blocking;
 use crate::domain::Domain;
-use crate::stats::Source;
+use crate::kept::Kept;
+use crate::stats::{Source, now_s};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use futures::stream;
 use mirrors::{Conditional, PassBody};
 use std::sync::Arc;
+use store::{Blob, Incoming};
+use tokio::sync::mpsc;
+use tree::digest::Digest;
+
+/// Chunks between the mirror and the disk.
+const QUEUE_MAX: usize = 64;
 
 /// A file below `/snapshots/` (emerge-webrsync).
-pub(super) async fn snapshots(state: State<Arc<Domain>>, Path(path): Path<String>, method: Method, headers: HeaderMap) -> Response {
-    pass(state, format!("/snapshots/{path}"), method, headers).await
+pub(super) async fn snapshots(
+    State(domain): State<Arc<Domain>>,
+    Path(path): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    pass(domain, format!("/snapshots/{path}"), method, headers).await
 }
 
 /// A file below `/releases/` (stages, the official binhost).
-pub(super) async fn releases(state: State<Arc<Domain>>, Path(path): Path<String>, method: Method, headers: HeaderMap) -> Response {
-    pass(state, format!("/releases/{path}"), method, headers).await
+pub(super) async fn releases(
+    State(domain): State<Arc<Domain>>,
+    Path(path): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    pass(domain, format!("/releases/{path}"), method, headers).await
 }
 
-async fn pass(State(domain): State<Arc<Domain>>, path: String, method: Method, headers: HeaderMap) -> Response {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let conditional = Conditional {
-        if_none_match: text(header::IF_NONE_MATCH),
-        if_modified_since: text(header::IF_MODIFIED_SINCE),
-        range: text(header::RANGE),
+async fn pass(domain: Arc<Domain>, path: String, method: Method, headers: HeaderMap) -> Response {
+    let here = here(&domain, &path).await;
+    let conditional = match &here {
+        Some((kept, _)) => {
+            Conditional { if_none_match: kept.etag.clone(), if_modified_since: kept.last_modified.clone(), range: None }
+        }
+        None => asked(&headers),
     };
-    match domain.mirrors.open_path(&path, &conditional).await {
-        Ok(body) => answer(domain, body, &method),
-        Err(error) => {
+    match (domain.mirrors.open_path(&path, &conditional).await, here) {
+        (Ok(body), Some((kept, blob))) if body.status() == 304 => from_store(&domain, &method, headers, kept, blob).await,
+        (Ok(body), _) => from_mirror(domain, path, body, &method).await,
+        (Err(error), Some((kept, blob))) => {
+            tracing::info!(path, %error, "no mirror answers; what was kept is served");
+            from_store(&domain, &method, headers, kept, blob).await
+        }
+        (Err(error), None) => {
             tracing::info!(path, %error, "no mirror gives it");
             plain(StatusCode::NOT_FOUND, "no mirror gives this now")
         }
     }
 }
 
-fn answer(domain: Arc<Domain>, body: PassBody, method: &Method) -> Response {
+async fn here(domain: &Domain, path: &str) -> Option<(Kept, Blob)> {
+    let kept = domain.kept.get(path, now_s())?;
+    let blob = domain.get(kept.digest.parse().ok()?).await?;
+    Some((kept, blob))
+}
+
+fn asked(headers: &HeaderMap) -> Conditional {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Conditional {
+        if_none_match: text(header::IF_NONE_MATCH),
+        if_modified_since: text(header::IF_MODIFIED_SINCE),
+        range: text(header::RANGE),
+    }
+}
+
+async fn from_store(domain: &Arc<Domain>, method: &Method, headers: HeaderMap, kept: Kept, blob: Blob) -> Response {
+    let modified = kept.last_modified.as_deref().and_then(|text| httpdate::parse_http_date(text).ok());
+    let reading = headers.clone();
+    match blocking::run(move || begin(blob, &reading)).await {
+        Some(mut here) => {
+            (here.modified, here.lasting) = (modified, false);
+            of_blob(domain, method, &headers, here, Source::Store)
+        }
+        None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store cannot be read"),
+    }
+}
+
+async fn from_mirror(domain: Arc<Domain>, path: String, body: PassBody, method: &Method) -> Response {
     domain.stats.answered(Source::Mirror);
-    let mut response = Response::builder().status(body.status()).header("x-peer-source", Source::Mirror.as_str());
+    let mut response = Response::builder()
+        .status(body.status())
+        .header("x-peer-source", Source::Mirror.as_str())
+        .header(header::CACHE_CONTROL, "no-cache");
     for (name, value) in body.headers() {
         response = response.header(*name, value);
     }
-    let content = if *method == Method::HEAD {
-        Body::empty()
-    } else {
-        Body::from_stream(stream::try_unfold((domain, body), |(domain, mut body)| async move {
-            let chunk = body.chunk().await?;
-            Ok::<_, mirrors::FetchError>(chunk.map(|bytes| {
-                domain.stats.sent(Source::Mirror, bytes.len() as u64);
-                (bytes, (domain, body))
-            }))
-        }))
-    };
-    response.body(content).unwrap_or_default()
+    if *method == Method::HEAD {
+        return response.body(Body::empty()).unwrap_or_default();
+    }
+    let keeper = if body.status() == 200 { Keeper::start(&domain, &path, &body).await } else { None };
+    let passing = Passing { domain, body, keeper };
+    let content = stream::try_unfold(passing, |mut passing| async move {
+        let chunk = passing.next().await?;
+        Ok::<_, mirrors::FetchError>(chunk.map(|bytes| (bytes, passing)))
+    });
+    response.body(Body::from_stream(content)).unwrap_or_default()
+}
+
+/// A body on its way from a mirror to a client, and into the store beside.
+struct Passing {
+    domain: Arc<Domain>,
+    body: PassBody,
+    keeper: Option<Keeper>,
+}
+
+impl Passing {
+    async fn next(&mut self) -> Result<Option<Bytes>, mirrors::FetchError> {
+        let chunk = self.body.chunk().await?;
+        match (&chunk, &self.keeper) {
+            (Some(bytes), Some(keeper)) => {
+                self.domain.stats.sent(Source::Mirror, bytes.len() as u64);
+                if keeper.orders.send(Order::Append(bytes.clone())).await.is_err() {
+                    // The disk does not take it; the client gets it all the same.
+                    self.keeper = None;
+                }
+            }
+            (Some(bytes), None) => self.domain.stats.sent(Source::Mirror, bytes.len() as u64),
+            (None, Some(keeper)) => {
+                let _full_disk = keeper.orders.send(Order::Finish).await;
+            }
+            (None, None) => {}
+        }
+        Ok(chunk)
+    }
+}
+
+enum Order {
+    Append(Bytes),
+    Finish,
+}
+
+/// Writes a passed body into the store. Dropped before the end, what came is thrown away: nothing says that the rest of
+/// another answer would fit to it.
+struct Keeper {
+    orders: mpsc::Sender<Order>,
+}
+
+impl Keeper {
+    async fn start(domain: &Arc<Domain>, path: &str, body: &PassBody) -> Option<Self> {
+        let value = |name: &str| {
+            body.headers().iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+        };
+        let kept = Kept {
+            digest: String::new(),
+            etag: value("etag"),
+            last_modified: value("last-modified"),
+            content_type: value("content-type"),
+            used: now_s(),
+        };
+        let (store, key, size) = (domain.store.clone(), Digest::of(path.as_bytes()), body.length());
+        // Somebody else is passing the same file: one copy is enough.
+        let incoming = blocking::run(move || store.incoming_unnamed(&key, size).ok()).await?;
+        let (orders, queue) = mpsc::channel(QUEUE_MAX);
+        let (domain, path) = (Arc::clone(domain), path.to_owned());
+        blocking::start(move || keep(&domain, &path, kept, incoming, queue));
+        Some(Self { orders })
+    }
+}
+
+fn keep(domain: &Domain, path: &str, kept: Kept, mut incoming: Incoming, mut queue: mpsc::Receiver<Order>) {
+    while let Some(order) = queue.blocking_recv() {
+        match order {
+            Order::Append(bytes) => {
+                if let Err(error) = incoming.append(&bytes) {
+                    tracing::info!(path, %error, "a passed file is not kept");
+                    return incoming.discard();
+                }
+            }
+            Order::Finish => {
+                let result = incoming.finish().map_err(|error| error.to_string()).and_then(|blob| {
+                    let kept = Kept { digest: blob.digest().to_string(), ..kept };
+                    domain.kept.put(path, kept).map_err(|error| error.to_string())
+                });
+                if let Err(error) = result {
+                    tracing::warn!(path, error, "a passed file is not kept");
+                }
+                return;
+            }
+        }
+    }
+    incoming.discard();
 }

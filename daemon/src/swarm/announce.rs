@@ -5,7 +5,7 @@
 //! the region that these peers are known to cover, up to 8192 in one `/peerage/advert/1` message.
 
 use super::records::lock;
-use super::state::{Command, Protocol, State};
+use super::state::{Command, Neighbour, Protocol, State};
 use super::streams::Pipe;
 use super::wire::{ADVERT_KEYS_MAX, Advert, AdvertAnswer, FrameError, Key, read_frame, write_frame};
 use futures::StreamExt as _;
@@ -152,10 +152,10 @@ async fn region(state: &Arc<State>, at: &Position, key: Key) -> Option<usize> {
     let (answer, answered) = oneshot::channel();
     state.command(Command::Closest { key, answer }).await;
     let mut near = tokio::time::timeout(CLOSEST_MAX, answered).await.ok()?.ok()?;
-    near.retain(|(peer, _)| *peer != state.local());
+    near.retain(|near| near.peer != state.local());
     let told = state.pending.region(at, covered_bits(at, &near), REGION_KEYS_MAX);
     let adverts = Arc::new(adverts(&told));
-    let telling = near.into_iter().map(|(peer, addresses)| {
+    let telling = near.into_iter().map(|Neighbour { peer, addresses }| {
         let (state, adverts) = (Arc::clone(state), Arc::clone(&adverts));
         async move { tokio::time::timeout(ADVERT_MAX, tell(&state, peer, addresses, &adverts)).await }
     });
@@ -174,11 +174,11 @@ async fn region(state: &Arc<State>, at: &Position, key: Key) -> Option<usize> {
 ///
 /// The farthest found shares `n` bits; whoever shares more is nearer than it, and so was found. Fewer than the usual
 /// number found are all there are.
-fn covered_bits(at: &Position, near: &[(PeerId, Vec<Multiaddr>)]) -> u32 {
+fn covered_bits(at: &Position, near: &[Neighbour]) -> u32 {
     if near.len() + 1 < K_VALUE.get() {
         return 0;
     }
-    let shared = near.iter().map(|(peer, _)| shared_bits(&position(&peer.to_bytes()), at));
+    let shared = near.iter().map(|near| shared_bits(&position(&near.peer.to_bytes()), at));
     shared.min().map_or(0, |bits| bits + 1)
 }
 
@@ -190,12 +190,7 @@ fn adverts(told: &[(Position, Key, bool)]) -> Vec<Advert> {
     [of(false), of(true)].concat()
 }
 
-async fn tell(
-    state: &State,
-    peer: PeerId,
-    addresses: Vec<Multiaddr>,
-    adverts: &[Advert],
-) -> Result<(), FrameError> {
+async fn tell(state: &State, peer: PeerId, addresses: Vec<Multiaddr>, adverts: &[Advert]) -> Result<(), FrameError> {
     let mut pipe = state.open_pipe(peer, addresses, Protocol::Advert).await.map_err(FrameError::Stream)?;
     for advert in adverts {
         write_frame(&mut pipe, advert).await.map_err(FrameError::Stream)?;
@@ -252,11 +247,11 @@ mod tests {
     #[test]
     fn a_small_network_is_one_region_and_a_large_one_covers_only_what_was_found() {
         let at = position(b"somewhere");
-        let few: Vec<_> = (0..5).map(|_| (PeerId::random(), vec![])).collect();
+        let few: Vec<_> = (0..5).map(|_| Neighbour { peer: PeerId::random(), addresses: vec![] }).collect();
         assert_eq!(covered_bits(&at, &few), 0);
         let mut all: Vec<PeerId> = (0..2000).map(|_| PeerId::random()).collect();
         all.sort_by_key(|peer| std::cmp::Reverse(shared_bits(&position(&peer.to_bytes()), &at)));
-        let near: Vec<_> = all[..20].iter().map(|peer| (*peer, vec![])).collect();
+        let near: Vec<_> = all[..20].iter().map(|peer| Neighbour { peer: *peer, addresses: vec![] }).collect();
         let bits = covered_bits(&at, &near);
         let inside = all.iter().filter(|peer| shared_bits(&position(&peer.to_bytes()), &at) >= bits).count();
         assert!(bits > 3 && inside <= 20, "{inside} peers share {bits} bits");

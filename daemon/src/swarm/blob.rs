@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(super) const STEP_BYTES: usize = 256 << 10;
 /// Steps being read before they can leave, so that a transfer does not wait for the blocking pool.
 const READ_AHEAD: usize = 3;
+/// A stream beyond the peer's places waits so long for one: those it has just given up may not have been noticed yet.
+const PLACE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// A stream without a request for so long is closed; longer than a client keeps it idle.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(60);
 /// One step must leave in this time: 256 KiB in 30 s is 9 KB/s.
@@ -21,13 +23,16 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Serves one stream to its end. Cancel safe: yes (the stream is cut).
 pub(super) async fn serve(state: Arc<State>, peer: PeerId, mut pipe: Pipe) {
-    let Some(slot) = state.blob_slot(peer) else {
+    let Some(places) = state.blob_places(&peer) else { return };
+    let Ok(Ok(place)) = tokio::time::timeout(PLACE_WAIT_MAX, places.acquire_owned()).await else {
         let refused = refuse(&mut pipe, &BlobAnswer::Busy).await;
         tracing::debug!(%peer, ?refused, "too many blob streams");
         return;
     };
     loop {
-        let Ok(asked) = tokio::time::timeout(REQUEST_WAIT_MAX, read_frame::<BlobRequest>(&mut pipe)).await else { break };
+        let Ok(asked) = tokio::time::timeout(REQUEST_WAIT_MAX, read_frame::<BlobRequest>(&mut pipe)).await else {
+            break;
+        };
         let answered = match asked {
             Ok(request) => answer(&state, peer, &mut pipe, &request).await,
             Err(error) => {
@@ -40,7 +45,7 @@ pub(super) async fn serve(state: Arc<State>, peer: PeerId, mut pipe: Pipe) {
             break;
         }
     }
-    drop(slot);
+    drop(place);
 }
 
 /// Reads the request before refusing it, so that the answer is not lost to a reset.

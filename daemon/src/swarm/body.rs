@@ -6,7 +6,7 @@ use super::state::{Protocol, State};
 use super::streams::Pipe;
 use super::wire::{BlobAnswer, BlobRequest, FrameError, Key, read_frame, write_frame};
 use bytes::{Bytes, BytesMut};
-use futures::AsyncRead;
+use futures::AsyncRead as _;
 use libp2p::PeerId;
 use std::io;
 use std::pin::Pin;

@@ -207,6 +207,6 @@ mod tests {
         let name = ServerName::IpAddress(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1));
         assert!(PeerCertificate.verify_server_cert(&garbage, &[], &name, &[], now).is_err());
-        assert!(PeerCertificate.verify_server_cert(&garbage, &[garbage.clone()], &name, &[], now).is_err());
+        assert!(PeerCertificate.verify_server_cert(&garbage, std::slice::from_ref(&garbage), &name, &[], now).is_err());
     }
 }

@@ -37,7 +37,7 @@ pub struct Config {
     /// Bodies sent at the same time, over all peers.
     pub uploads_max: usize,
     /// Blob streams one peer may have open here, idle ones included.
-    pub blob_streams_per_peer_max: u32,
+    pub blob_streams_per_peer_max: usize,
     /// How often every announced digest is advertised again in the DHT. Records live 26 h.
     pub advert_interval: Duration,
     /// Resident memory of the whole program above which new connections are refused.

@@ -265,11 +265,8 @@ async fn a_size_that_is_a_lie_ends_as_a_broken_body(kind: Kind) {
 async fn a_peer_that_dies_in_the_middle_is_noticed(kind: Kind) {
     let shelf = Shelf::default();
     let content = bytes(STEP * 8);
-    let digest = shelf.put_as(Entry {
-        bytes: content.clone(),
-        claimed_size: content.len() as u64,
-        waits_at: Some(STEP * 2),
-    });
+    let digest =
+        shelf.put_as(Entry { bytes: content.clone(), claimed_size: content.len() as u64, waits_at: Some(STEP * 2) });
     let server = kind.start(config(), shelf).await;
     // Silence would be an error too: here the end of the connection must come first.
     let patient = Config { silence_max: PATIENCE, ..config() };
@@ -290,7 +287,8 @@ async fn a_peer_that_dies_in_the_middle_is_noticed(kind: Kind) {
 async fn a_peer_that_falls_silent_is_stalled_at_the_deadline(kind: Kind) {
     let shelf = Shelf::default();
     let content = bytes(STEP * 4);
-    let digest = shelf.put_as(Entry { bytes: content.clone(), claimed_size: content.len() as u64, waits_at: Some(STEP) });
+    let digest =
+        shelf.put_as(Entry { bytes: content.clone(), claimed_size: content.len() as u64, waits_at: Some(STEP) });
     let server = kind.start(config(), shelf).await;
     let hasty = Config { silence_max: Duration::from_millis(300), ..config() };
     let client = kind.beside(&server, Shelf::default(), hasty).await;
@@ -447,7 +445,9 @@ over_both_networks!(
 );
 
 mod only_libp2p {
-    use super::{Config, Digest, Kind, OpenError, PATIENCE, Shelf, StartSwarmError, Swarm, Tasks, config, knows, read, until};
+    use super::{
+        Config, Digest, Kind, OpenError, PATIENCE, Shelf, StartSwarmError, Swarm, Tasks, config, knows, read, until,
+    };
     use crate::swarm::Identity;
     use libp2p::futures::StreamExt as _;
     use libp2p::swarm::SwarmEvent;
@@ -469,7 +469,8 @@ mod only_libp2p {
         let digest = shelf.put(b"undisturbed".to_vec());
         let (client, server) = Kind::Libp2p.pair(shelf).await;
         let port = port(&server.swarm.listen_addrs()[0]);
-        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"\x13/multistream/1.0.0\n\xff\xff\xff\xff", b""] {
+        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"\x13/multistream/1.0.0\n\xff\xff\xff\xff", b""]
+        {
             let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             stream.write_all(garbage).await.unwrap();
             stream.shutdown().await.unwrap();
@@ -493,9 +494,7 @@ mod only_libp2p {
             .unwrap()
             .build();
         foreign.dial(server.swarm.listen_addrs()[0].clone()).unwrap();
-        let cut = async {
-            while !matches!(foreign.select_next_some().await, SwarmEvent::ConnectionClosed { .. }) {}
-        };
+        let cut = async { while !matches!(foreign.select_next_some().await, SwarmEvent::ConnectionClosed { .. }) {} };
         assert!(tokio::time::timeout(PATIENCE, cut).await.is_ok());
         assert!(!knows(&server.swarm, *foreign.local_peer_id()));
     }

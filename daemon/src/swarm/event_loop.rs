@@ -5,17 +5,16 @@ use super::config::Config;
 use super::gate::{Reach, plausible};
 use super::identity::Identity;
 use super::known::Known;
-use super::records::is_key;
-use super::state::{Command, Joined, Protocol, State};
+use super::peers::Joined;
+use super::records::lock;
+use super::state::{Command, Neighbour, Protocol, State};
 use super::streams::{Inbound, Pipe, Wanted};
-use super::wire::Key;
 use super::{Holdings, transport};
 use crate::tasks::Tasks;
 use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
-use libp2p::kad::store::RecordStore as _;
-use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult, RecordKey};
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::kad::QueryId;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -37,10 +36,6 @@ const EARLY_STREAMS_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 8;
 /// Peers that turned out to be none of ours, not dialled again.
 const FOREIGN_MAX: usize = 256;
-/// DHT questions under way from here; more are answered with nothing.
-const QUERIES_MAX: usize = 256;
-/// Providers that are dialled as soon as the DHT names them, while it still knows their addresses.
-const PROVIDERS_DIALLED_MAX: usize = 8;
 /// Single dials whose outcome is remembered.
 const CHOSEN_MAX: usize = 64;
 
@@ -85,13 +80,13 @@ struct Stranger {
     streams: Vec<(Protocol, Pipe)>,
 }
 
-struct EventLoop {
-    swarm: Swarm<Behaviour>,
-    state: Arc<State>,
+pub(super) struct EventLoop {
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) state: Arc<State>,
     commands: mpsc::Receiver<Command>,
     known: Known,
-    finds: HashMap<QueryId, oneshot::Sender<Vec<PeerId>>>,
-    closest: HashMap<QueryId, oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>>,
+    pub(super) finds: HashMap<QueryId, oneshot::Sender<Vec<PeerId>>>,
+    pub(super) closest: HashMap<QueryId, oneshot::Sender<Vec<Neighbour>>>,
     strangers: HashMap<PeerId, Stranger>,
     addresses: HashMap<PeerId, Multiaddr>,
     foreign: VecDeque<PeerId>,
@@ -206,33 +201,12 @@ impl EventLoop {
         }
     }
 
-    fn dial(&mut self, opts: DialOpts) {
+    pub(super) fn dial(&mut self, opts: DialOpts) {
         let connection = opts.connection_id();
         if let Err(error) = self.swarm.dial(opts) {
             tracing::debug!(%error, "not dialled");
             self.known.failed(connection, Instant::now());
         }
-    }
-
-    /// Questions answered with nothing: no table to ask, or too many questions.
-    fn cannot_ask(&self) -> bool {
-        self.state.routing() == 0 || self.finds.len() + self.closest.len() >= QUERIES_MAX
-    }
-
-    fn find(&mut self, key: Key, answer: oneshot::Sender<Vec<PeerId>>) {
-        if self.cannot_ask() {
-            return reply(answer, Vec::new());
-        }
-        let id = self.swarm.behaviour_mut().kad.get_providers(RecordKey::new(&key.0));
-        self.finds.insert(id, answer);
-    }
-
-    fn closest(&mut self, key: Key, answer: oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>) {
-        if self.cannot_ask() {
-            return reply(answer, Vec::new());
-        }
-        let id = self.swarm.behaviour_mut().kad.get_closest_peers(key.0.to_vec());
-        self.closest.insert(id, answer);
     }
 
     fn on_tick(&mut self) {
@@ -249,25 +223,20 @@ impl EventLoop {
             self.finds.remove(&id);
             self.finish(&id);
         }
+        let shunned = self.swarm.connected_peers().filter(|peer| self.state.is_banned(peer)).copied();
+        let shunned: Vec<PeerId> = shunned.collect();
         let banned = &mut self.swarm.behaviour_mut().banned;
+        for peer in shunned {
+            banned.block_peer(peer);
+        }
         for peer in banned.blocked_peers().iter().copied().collect::<Vec<_>>() {
             if !self.state.is_banned(&peer) {
                 banned.unblock_peer(peer);
             }
         }
-        super::records::lock(&self.state.records).expire(std::time::Instant::now());
+        lock(&self.state.records).expire(std::time::Instant::now());
+        self.state.drop_idle(now);
         self.count_routing();
-    }
-
-    fn finish(&mut self, id: &QueryId) {
-        if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(id) {
-            query.finish();
-        }
-    }
-
-    fn count_routing(&mut self) {
-        let peers = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
-        self.state.set_routing(peers);
     }
 
     fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -289,7 +258,9 @@ impl EventLoop {
                 self.known.failed(connection_id, Instant::now());
                 self.chosen_dials.retain(|id| *id != connection_id);
             }
-            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ListenerClosed { .. } => {
+            SwarmEvent::NewListenAddr { .. }
+            | SwarmEvent::ExpiredListenAddr { .. }
+            | SwarmEvent::ListenerClosed { .. } => {
                 self.state.set_listen_addrs(self.swarm.listeners().cloned());
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
@@ -360,7 +331,7 @@ impl EventLoop {
         for listen in &listens {
             self.swarm.behaviour_mut().kad.add_address(&peer, listen.clone());
         }
-        super::records::lock(&self.state.records).set_addresses(&peer, &listens);
+        lock(&self.state.records).set_addresses(&peer, &listens);
         let listed = self.known.is_listed(&peer) || self.chosen.contains(&peer);
         let stranger = self.strangers.remove(&peer);
         let joined = Joined { address, agent: info.agent_version, lan: reach.is_lan(), listed, listens };
@@ -381,68 +352,5 @@ impl EventLoop {
         if self.swarm.disconnect_peer_id(peer).is_err() {
             tracing::trace!(%peer, "was gone already");
         }
-    }
-
-    fn on_kad(&mut self, event: kad::Event) {
-        match event {
-            kad::Event::OutboundQueryProgressed { id, result, step, .. } => self.on_query(id, result, step.last),
-            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
-                // One of ours never sends this; if another program does, the quotas hold all the same.
-                if is_key(&record.key)
-                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
-                {
-                    tracing::debug!(%error, "record not kept");
-                }
-            }
-            kad::Event::RoutingUpdated { .. } => self.count_routing(),
-            _ => {}
-        }
-    }
-
-    fn on_query(&mut self, id: QueryId, result: QueryResult, last: bool) {
-        match result {
-            QueryResult::GetProviders(result) => {
-                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
-                    self.found(id, providers);
-                }
-                if last && let Some(answer) = self.finds.remove(&id) {
-                    reply(answer, Vec::new());
-                }
-            }
-            QueryResult::GetClosestPeers(result) if last => {
-                let peers = match result {
-                    Ok(found) => found.peers,
-                    Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
-                };
-                if let Some(answer) = self.closest.remove(&id) {
-                    reply(answer, peers.into_iter().map(|peer| (peer.peer_id, peer.addrs)).collect());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The first providers end the question: whoever answered knew all it knew.
-    fn found(&mut self, id: QueryId, providers: HashSet<PeerId>) {
-        let local = self.state.local();
-        let others: Vec<PeerId> = providers.into_iter().filter(|peer| *peer != local).collect();
-        if others.is_empty() {
-            return;
-        }
-        let Some(answer) = self.finds.remove(&id) else { return };
-        // Now, because the DHT's code forgets the addresses it was told when the question ends.
-        let missing = others.iter().filter(|peer| !self.swarm.is_connected(peer)).take(PROVIDERS_DIALLED_MAX);
-        for peer in missing.copied().collect::<Vec<_>>() {
-            self.dial(DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build());
-        }
-        self.finish(&id);
-        reply(answer, others);
-    }
-}
-
-/// Answers; nobody waiting any more is normal.
-fn reply<T>(answer: oneshot::Sender<T>, value: T) {
-    if answer.send(value).is_err() {
-        tracing::trace!("nobody waits for this answer any more");
     }
 }

@@ -66,7 +66,15 @@ impl Known {
         if self.entries.iter().filter(|entry| !entry.listed).count() < FOUND_MAX {
             let addresses = vec![address];
             let peer = Some(peer);
-            self.entries.push(Entry { addresses, peer, listed: false, connected, dialling: None, failures: 0, next: now });
+            self.entries.push(Entry {
+                addresses,
+                peer,
+                listed: false,
+                connected,
+                dialling: None,
+                failures: 0,
+                next: now,
+            });
         }
     }
 
@@ -82,10 +90,12 @@ impl Known {
 
     /// What is to be dialled now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<DialOpts> {
-        let due = self.entries.iter_mut().filter(|entry| !entry.connected && entry.dialling.is_none() && entry.next <= now);
+        let due =
+            self.entries.iter_mut().filter(|entry| !entry.connected && entry.dialling.is_none() && entry.next <= now);
         due.map(|entry| {
             // A listed address without a peer is dialled as it stands: another machine may answer there today.
-            let named = entry.peer.filter(|peer| !entry.listed || entry.addresses.first().and_then(peer_of) == Some(*peer));
+            let named =
+                entry.peer.filter(|peer| !entry.listed || entry.addresses.first().and_then(peer_of) == Some(*peer));
             let opts = match named {
                 Some(peer) => DialOpts::peer_id(peer)
                     .addresses(entry.addresses.clone())

@@ -6,8 +6,9 @@
 use super::config::Config;
 use super::identity::Identity;
 use super::known::peer_of;
+use super::peers::Joined;
 use super::records::lock;
-use super::state::{Command, Joined, Protocol, State};
+use super::state::{Command, Neighbour, Protocol, State};
 use super::streams::Pipe;
 use super::{Holdings, Swarm};
 use crate::tasks::Tasks;
@@ -31,6 +32,8 @@ pub struct Network {
 #[derive(Default)]
 struct Nodes {
     states: BTreeMap<PeerId, Arc<State>>,
+    /// How many ever joined.
+    joined: u64,
     /// Pairs in both directions.
     connections: BTreeSet<(PeerId, PeerId)>,
 }
@@ -48,10 +51,7 @@ impl Network {
     pub async fn join(&self, identity: &Identity, config: Config, holdings: Arc<dyn Holdings>, tasks: &Tasks) -> Swarm {
         let peers = config.peers.clone();
         let (state, commands) = State::new(identity.peer_id(), config, holdings, tasks);
-        let mut nodes = self.lock();
-        let number = u64::try_from(nodes.states.len()).unwrap_or(u64::MAX) + 1;
-        nodes.states.insert(state.local(), Arc::clone(&state));
-        drop(nodes);
+        let number = self.add(&state);
         state.set_listen_addrs(std::iter::once(Multiaddr::empty().with(Part::Memory(number))));
         state.announce_initial().await;
         let leave = Leave { network: self.clone(), local: state.local() };
@@ -61,6 +61,14 @@ impl Network {
         tasks.spawn("memory swarm", run(leave, commands));
         tasks.spawn("swarm adverts", super::announce::advertise(Arc::clone(&state)));
         Swarm { state }
+    }
+
+    /// Answers the number of the node.
+    fn add(&self, state: &Arc<State>) -> u64 {
+        let mut nodes = self.lock();
+        nodes.states.insert(state.local(), Arc::clone(state));
+        nodes.joined += 1;
+        nodes.joined
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Nodes> {
@@ -133,14 +141,16 @@ impl Network {
             Command::Open { peer, protocol, answer, .. } => reply(answer, self.open(local, peer, protocol)),
             Command::Find { key, answer } => {
                 let now = std::time::Instant::now();
-                let kept = self.others(local).into_iter().flat_map(|state| lock(&state.records).providers_of(&key, now));
+                let kept =
+                    self.others(local).into_iter().flat_map(|state| lock(&state.records).providers_of(&key, now));
                 let mut found: Vec<PeerId> = kept.map(|(peer, _)| peer).collect();
                 found.sort_unstable();
                 found.dedup();
                 reply(answer, found);
             }
             Command::Closest { answer, .. } => {
-                let others = self.others(local).into_iter().map(|state| (state.local(), Vec::new()));
+                let others = self.others(local).into_iter();
+                let others = others.map(|state| Neighbour { peer: state.local(), addresses: Vec::new() });
                 reply(answer, others.collect());
             }
             Command::Dial(address) => {

@@ -28,6 +28,7 @@ mod cipher;
 mod config;
 #[cfg(test)]
 mod conformance;
+mod dht;
 mod event_loop;
 mod gate;
 mod have;
@@ -35,6 +36,7 @@ mod holdings;
 mod identity;
 mod known;
 mod memory;
+mod peers;
 mod records;
 mod scores;
 mod state;
@@ -48,8 +50,8 @@ pub use event_loop::StartSwarmError;
 pub use identity::{Identity, IdentityError};
 pub use libp2p::{Multiaddr, PeerId};
 pub use memory::Network;
+pub use peers::PeerInfo;
 pub use scores::Offence;
-pub use state::PeerInfo;
 
 use crate::tasks::Tasks;
 use state::{Command, State};

@@ -22,10 +22,7 @@ fn muxer() -> yamux::Config {
 }
 
 /// The swarm with all transports; nothing listens yet.
-pub(super) fn build(
-    keypair: &Keypair,
-    behaviour: Behaviour,
-) -> Result<libp2p::Swarm<Behaviour>, StartSwarmError> {
+pub(super) fn build(keypair: &Keypair, behaviour: Behaviour) -> Result<libp2p::Swarm<Behaviour>, StartSwarmError> {
     let base = || {
         SwarmBuilder::with_existing_identity(keypair.clone())
             .with_tokio()
@@ -35,7 +32,9 @@ pub(super) fn build(
     };
     let configure = |config: libp2p::swarm::Config| config.with_idle_connection_timeout(IDLE_MAX);
     let swarm = match base()?.with_dns() {
-        Ok(resolving) => resolving.with_behaviour(|_| behaviour).map(|built| built.with_swarm_config(configure).build()),
+        Ok(resolving) => {
+            resolving.with_behaviour(|_| behaviour).map(|built| built.with_swarm_config(configure).build())
+        }
         Err(error) => {
             // A machine without resolv.conf: addresses still work, names do not.
             tracing::info!(%error, "names of peers cannot be resolved");

@@ -1,0 +1,115 @@
+//! The event loop's dealings with the DHT: questions asked, their answers, and records others bring one by one.
+
+use super::event_loop::EventLoop;
+use super::records::is_key;
+use super::state::Neighbour;
+use super::wire::Key;
+use libp2p::PeerId;
+use libp2p::kad::store::RecordStore as _;
+use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult, RecordKey};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use std::collections::HashSet;
+use tokio::sync::oneshot;
+
+/// DHT questions under way from here; more are answered with nothing.
+const QUERIES_MAX: usize = 256;
+/// Providers that are dialled as soon as the DHT names them, while it still knows their addresses.
+const PROVIDERS_DIALLED_MAX: usize = 8;
+
+impl EventLoop {
+    /// Questions answered with nothing: no table to ask, or too many questions.
+    fn cannot_ask(&self) -> bool {
+        self.state.routing() == 0 || self.finds.len() + self.closest.len() >= QUERIES_MAX
+    }
+
+    pub(super) fn find(&mut self, key: Key, answer: oneshot::Sender<Vec<PeerId>>) {
+        if self.cannot_ask() {
+            return reply(answer, Vec::new());
+        }
+        let id = self.swarm.behaviour_mut().kad.get_providers(RecordKey::new(&key.0));
+        self.finds.insert(id, answer);
+    }
+
+    pub(super) fn closest(&mut self, key: Key, answer: oneshot::Sender<Vec<Neighbour>>) {
+        if self.cannot_ask() {
+            return reply(answer, Vec::new());
+        }
+        let id = self.swarm.behaviour_mut().kad.get_closest_peers(key.0.to_vec());
+        self.closest.insert(id, answer);
+    }
+
+    pub(super) fn finish(&mut self, id: &QueryId) {
+        if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(id) {
+            query.finish();
+        }
+    }
+
+    pub(super) fn count_routing(&mut self) {
+        let peers = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        self.state.set_routing(peers);
+    }
+
+    pub(super) fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => self.on_query(id, result, step.last),
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
+                // One of ours never sends this; if another program does, the quotas hold all the same.
+                if is_key(&record.key)
+                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
+                {
+                    tracing::debug!(%error, "record not kept");
+                }
+            }
+            kad::Event::RoutingUpdated { .. } => self.count_routing(),
+            _ => {}
+        }
+    }
+
+    fn on_query(&mut self, id: QueryId, result: QueryResult, last: bool) {
+        match result {
+            QueryResult::GetProviders(result) => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    self.found(id, providers);
+                }
+                if last && let Some(answer) = self.finds.remove(&id) {
+                    reply(answer, Vec::new());
+                }
+            }
+            QueryResult::GetClosestPeers(result) if last => {
+                let peers = match result {
+                    Ok(found) => found.peers,
+                    Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                if let Some(answer) = self.closest.remove(&id) {
+                    let near = |peer: kad::PeerInfo| Neighbour { peer: peer.peer_id, addresses: peer.addrs };
+                    reply(answer, peers.into_iter().map(near).collect());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The first providers end the question: whoever answered knew all it knew.
+    fn found(&mut self, id: QueryId, providers: HashSet<PeerId>) {
+        let local = self.state.local();
+        let others: Vec<PeerId> = providers.into_iter().filter(|peer| *peer != local).collect();
+        if others.is_empty() {
+            return;
+        }
+        let Some(answer) = self.finds.remove(&id) else { return };
+        // Now, because the DHT's code forgets the addresses it was told when the question ends.
+        let missing = others.iter().filter(|peer| !self.swarm.is_connected(peer)).take(PROVIDERS_DIALLED_MAX);
+        for peer in missing.copied().collect::<Vec<_>>() {
+            self.dial(DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build());
+        }
+        self.finish(&id);
+        reply(answer, others);
+    }
+}
+
+/// Answers; nobody waiting any more is normal.
+fn reply<T>(answer: oneshot::Sender<T>, value: T) {
+    if answer.send(value).is_err() {
+        tracing::trace!("nobody waits for this answer any more");
+    }
+}

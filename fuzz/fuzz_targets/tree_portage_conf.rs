@@ -1,0 +1,32 @@
+//! make.conf and repos.conf, read from a private configuration root as Portage lays it out.
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use tree::conf::{MakeConf, ReposConf};
+
+static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let root = place.join(format!("peerage-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(root.join("etc/portage")).expect("a directory for the configuration");
+    root
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    std::fs::write(ROOT.join("etc/portage/make.conf"), bytes).expect("make.conf is written");
+    std::fs::write(ROOT.join("etc/portage/repos.conf"), bytes).expect("repos.conf is written");
+    if let Ok(conf) = MakeConf::load(&ROOT) {
+        for (name, value) in conf.iter() {
+            assert_eq!(conf.get(name), Some(value));
+        }
+    }
+    if let Ok(conf) = ReposConf::load(&ROOT) {
+        for repo in &conf.repos {
+            assert!(repo.location.is_absolute());
+            assert_eq!(conf.get(&repo.name), Some(repo));
+        }
+    }
+});
