@@ -113,8 +113,8 @@ class Node:
 
 
 class Nginx:
-    """nginx as Debian sets it up (sendfile, keep-alive), without its access log; `plain` is the same without sendfile, and
-    `line` with the rate of a gigabit line."""
+    """nginx as Debian sets it up (sendfile, keep-alive), without its access log; `plain` is the same without sendfile,
+    `line` the same at the rate of a gigabit line."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)

@@ -235,6 +235,10 @@ pub enum FetchLine {
 pub struct ImportRequest {
     /// Absolute paths.
     pub paths: Vec<String>,
+    /// Where blocks cannot be shared, give a file that the daemon owns a second name in the store instead of copying it.
+    /// It becomes read-only under its old name too, and must not be changed there.
+    #[serde(default)]
+    pub link: bool,
 }
 
 /// A line of the answer to an import.

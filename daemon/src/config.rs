@@ -271,7 +271,11 @@ fn default_data_dir(around: &Surroundings) -> Option<PathBuf> {
     if around.is_root {
         return Some(PathBuf::from("/var/lib/peer"));
     }
-    around.xdg_data_home.clone().or_else(|| Some(around.home.as_ref()?.join(".local/share"))).map(|dir| dir.join("peer"))
+    around
+        .xdg_data_home
+        .clone()
+        .or_else(|| Some(around.home.as_ref()?.join(".local/share")))
+        .map(|dir| dir.join("peer"))
 }
 
 /// Picks flag over file over default and keeps note of which it was.
@@ -319,10 +323,7 @@ impl Config {
     ///
     /// # Errors
     /// When a file that was named (or lies at [`DEFAULT_FILE`]) cannot be read or understood, or a value cannot be meant.
-    pub fn load(
-        overrides: &Overrides,
-        around: &Surroundings,
-    ) -> Result<(Self, Vec<Origin>), LoadConfigError> {
+    pub fn load(overrides: &Overrides, around: &Surroundings) -> Result<(Self, Vec<Origin>), LoadConfigError> {
         let (file, file_name) = read_file(overrides.config.as_deref())?;
         let mut picker = Picker { file: file_name, origins: Vec::new() };
         let data_dir = overrides.data_dir.clone().or(file.data_dir.clone());
@@ -339,24 +340,45 @@ impl Config {
         let path = |path: &PathBuf| path.display().to_string();
         let optional = |list: &Option<Vec<String>>| list.as_ref().map_or("of make.conf".to_owned(), |l| show_list(l));
         let default_http = vec![SocketAddr::from(([127, 0, 0, 1], 8420))];
-        let default_p2p = ["/ip4/0.0.0.0/tcp/8421", "/ip6/::/tcp/8421", "/ip4/0.0.0.0/udp/8421/quic-v1", "/ip6/::/udp/8421/quic-v1"];
+        let default_p2p =
+            ["/ip4/0.0.0.0/tcp/8421", "/ip6/::/tcp/8421", "/ip4/0.0.0.0/udp/8421/quic-v1", "/ip6/::/udp/8421/quic-v1"];
         let default_p2p = default_p2p.map(str::to_owned).to_vec();
         Self {
             data_dir: picker.pick("data_dir", flags.data_dir.clone(), file.data_dir, data_dir, path),
             http: picker.pick("http.listen", non_empty(&flags.http), file.http.listen, default_http, |l| show_list(l)),
             control: picker.pick("control.socket", flags.control.clone(), file.control.socket, control, path),
-            swarm_listen: picker.pick("swarm.listen", non_empty(&flags.p2p), file.swarm.listen, default_p2p, |l| show_list(l)),
-            swarm_peers: picker.pick("swarm.peers", non_empty(&flags.peers), file.swarm.peers, Vec::new(), |l| show_list(l)),
+            swarm_listen: picker
+                .pick("swarm.listen", non_empty(&flags.p2p), file.swarm.listen, default_p2p, |l| show_list(l)),
+            swarm_peers: picker
+                .pick("swarm.peers", non_empty(&flags.peers), file.swarm.peers, Vec::new(), |l| show_list(l)),
             mdns: picker.pick("swarm.mdns", flags.no_mdns.then_some(false), file.swarm.mdns, true, ToString::to_string),
             repos: picker.pick("repos", non_empty(&flags.repos).map(Some), file.repos.map(Some), None, |list| {
                 list.as_ref().map_or("of repos.conf".to_owned(), |l| show_paths(l))
             }),
-            mirrors: picker.pick("mirrors.list", non_empty(&flags.mirrors).map(Some), file.mirrors.list.map(Some), None, optional),
-            config_root: picker.pick("portage.config_root", flags.config_root.clone(), file.portage.config_root, PathBuf::from("/"), path),
+            mirrors: picker.pick(
+                "mirrors.list",
+                non_empty(&flags.mirrors).map(Some),
+                file.mirrors.list.map(Some),
+                None,
+                optional,
+            ),
+            config_root: picker.pick(
+                "portage.config_root",
+                flags.config_root.clone(),
+                file.portage.config_root,
+                PathBuf::from("/"),
+                path,
+            ),
             store_size_max: picker.pick("store.size_max", None, file.store.size_max.map(Some), None, |size| {
                 size.map_or("no limit".to_owned(), |size| size.to_string())
             }),
-            store_free_min: picker.pick("store.free_min", None, file.store.free_min, Size(1 << 30), ToString::to_string),
+            store_free_min: picker.pick(
+                "store.free_min",
+                None,
+                file.store.free_min,
+                Size(1 << 30),
+                ToString::to_string,
+            ),
             check_sha512: picker.pick("store.check_sha512", None, file.store.check_sha512, false, ToString::to_string),
             share_distfiles: picker.pick("share.distfiles", None, file.share.distfiles, true, ToString::to_string),
             share_wan: picker.pick("share.wan", None, file.share.wan, false, ToString::to_string),
@@ -368,7 +390,13 @@ impl Config {
                 |size| size.map_or("no limit".to_owned(), |size| size.to_string()),
             ),
             mirror_stall_s: picker.pick("mirrors.stall_s", None, file.mirrors.stall_s, 5, ToString::to_string),
-            transfers_max: picker.pick("mirrors.transfers_max", None, file.mirrors.transfers_max, 16, ToString::to_string),
+            transfers_max: picker.pick(
+                "mirrors.transfers_max",
+                None,
+                file.mirrors.transfers_max,
+                16,
+                ToString::to_string,
+            ),
         }
     }
 
@@ -394,7 +422,10 @@ impl Config {
         }
         for address in self.swarm_listen.iter().chain(&self.swarm_peers) {
             if let Err(error) = address.parse::<libp2p::Multiaddr>() {
-                return wrong("swarm", &format!("{address:?} is no multiaddr such as /ip4/192.0.2.1/tcp/8421: {error}"));
+                return wrong(
+                    "swarm",
+                    &format!("{address:?} is no multiaddr such as /ip4/192.0.2.1/tcp/8421: {error}"),
+                );
             }
         }
         Ok(())
@@ -425,7 +456,12 @@ mod tests {
     use super::*;
 
     fn user() -> Surroundings {
-        Surroundings { is_root: false, home: Some("/home/u".into()), xdg_data_home: None, xdg_runtime_dir: Some("/run/user/7".into()) }
+        Surroundings {
+            is_root: false,
+            home: Some("/home/u".into()),
+            xdg_data_home: None,
+            xdg_runtime_dir: Some("/run/user/7".into()),
+        }
     }
 
     fn load(text: &str, overrides: Overrides) -> Result<(Config, Vec<Origin>), LoadConfigError> {
@@ -456,7 +492,8 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let flags = Overrides { http: vec!["127.0.0.1:9".parse().unwrap()], ..Overrides::default() };
-        let (config, origins) = load("[http]\nlisten = [\"127.0.0.1:8\"]\n[store]\nsize_max = \"2 GiB\"\n", flags).unwrap();
+        let (config, origins) =
+            load("[http]\nlisten = [\"127.0.0.1:8\"]\n[store]\nsize_max = \"2 GiB\"\n", flags).unwrap();
         assert_eq!(config.http, ["127.0.0.1:9".parse().unwrap()]);
         assert_eq!(config.store_size_max, Some(Size(2 << 30)));
         assert_eq!(config.data_dir, Path::new("/home/u/.local/share/peer"));

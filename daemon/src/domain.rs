@@ -19,11 +19,15 @@ use mirrors::layout::Asked;
 use mirrors::{Exempt, Mirrors, Uri};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::{Blob, CatalogEntry, GcTarget, Store, Wanted};
 use tokio::sync::Semaphore;
 use tree::digest::Digest;
 use tree::distfile::Distfile;
+
+/// A node that has only just started may not have reached the peers it was told to dial: so long after its start it
+/// waits for them, at most so long, before it says that nobody has a file.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// Everything one node is made of.
 #[derive(Debug)]
@@ -144,7 +148,21 @@ impl Domain {
         let slots = Semaphore::new(config.transfers_max);
         let kept = KeptPaths::open(&config.data_dir);
         let (flights, stats, started) = (Flights::default(), Stats::default(), Instant::now());
-        Self { config, store, mirrors, swarm, repositories, flights, stats, kept, tasks, addresses, started, announcer, slots }
+        Self {
+            config,
+            store,
+            mirrors,
+            swarm,
+            repositories,
+            flights,
+            stats,
+            kept,
+            tasks,
+            addresses,
+            started,
+            announcer,
+            slots,
+        }
     }
 
     /// Compares the repositories with the index, and what hangs on them: mirrors, announcements, pins. Blocking.
@@ -253,7 +271,9 @@ impl Domain {
                 if let Some(blob) = self.get(flight.wanted.digest).await {
                     End::Have(blob, Source::Store)
                 } else {
-                    let sources = Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks);
+                    self.settled(&flight.wanted.digest).await;
+                    let sources =
+                        Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks);
                     match fetcher::obtain(self, flight, sources).await {
                         Ok((blob, source)) => End::Have(blob, source),
                         Err(error) => End::Failed(Arc::new(error)),
@@ -263,6 +283,18 @@ impl Domain {
         };
         self.note_end(flight, &end);
         self.flights.end(flight, end);
+    }
+
+    /// Waits, in the first moments of a node that has peers to dial, until one of them has the blob.
+    async fn settled(&self, digest: &Digest) {
+        let left = SETTLE_MAX.saturating_sub(self.started.elapsed());
+        if self.config.swarm_peers.is_empty() || left.is_zero() {
+            return;
+        }
+        let mut changes = self.swarm.changes();
+        let held = async { while self.swarm.holders(digest).is_empty() && changes.changed().await.is_ok() {} };
+        // Nobody has it by then: the other sources are asked, and peers once more at the end.
+        let _elapsed = tokio::time::timeout(left, held).await;
     }
 
     fn note_end(&self, flight: &Flight, end: &End) {

@@ -26,7 +26,11 @@ const RESTARTS_MAX: u32 = 8;
 ///
 /// # Errors
 /// When nobody who may be asked brings the right bytes, or the store cannot take them.
-pub async fn obtain(domain: &Arc<Domain>, flight: &Arc<Flight>, sources: Sources) -> Result<(Blob, Source), ObtainError> {
+pub async fn obtain(
+    domain: &Arc<Domain>,
+    flight: &Arc<Flight>,
+    sources: Sources,
+) -> Result<(Blob, Source), ObtainError> {
     let mut sources = sources;
     let mut freed = false;
     let mut restarts = 0;

@@ -7,8 +7,8 @@
 //! seconds.
 
 use crate::stats::Source;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +22,11 @@ pub const HELD_BACK_BYTES: u64 = 64 * 1024;
 pub const HOLD_MAX: Duration = Duration::from_secs(20);
 /// Transfers waiting or running; more are refused, so that a flood of requests costs no memory.
 const FLIGHTS_MAX: usize = 4096;
+
+/// Digests remembered as tarnished.
+const TARNISHED_MAX: usize = 256;
+/// How long; Portage's wget asks again after one second and twice more.
+const TARNISHED_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// Why a distfile could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +78,8 @@ pub struct Progress {
     pub source: Option<Source>,
     /// How often all bytes were thrown away. A follower that has sent bytes of an earlier count must break off.
     pub restarts: u32,
+    /// True once bytes that followers could read were thrown away.
+    pub tarnished: bool,
     /// A way to read the partial.
     pub reader: Option<Arc<IncomingReader>>,
     /// Set once, at the end.
@@ -162,6 +169,8 @@ impl Drop for Follower {
 #[derive(Debug, Default)]
 pub struct Flights {
     table: Mutex<HashMap<Digest, Arc<Flight>>>,
+    /// Digests of which wrong bytes may have been relayed, and when: see [`Flights::is_tarnished`].
+    tarnished: Mutex<VecDeque<(Digest, Instant)>>,
 }
 
 impl Flights {
@@ -169,12 +178,7 @@ impl Flights {
     ///
     /// # Errors
     /// [`ObtainError::Busy`] when [`FLIGHTS_MAX`] flights are under way.
-    pub fn join(
-        &self,
-        name: &str,
-        wanted: &Wanted,
-        start: impl FnOnce(Arc<Flight>),
-    ) -> Result<Follower, ObtainError> {
+    pub fn join(&self, name: &str, wanted: &Wanted, start: impl FnOnce(Arc<Flight>)) -> Result<Follower, ObtainError> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = table.len() >= FLIGHTS_MAX;
         let (follower, fresh) = match table.entry(wanted.digest) {
@@ -202,8 +206,31 @@ impl Flights {
     /// Ends a flight: it leaves the table before its followers hear of the end, so that a client that asks again after
     /// a failure starts anew.
     pub fn end(&self, flight: &Flight, end: End) {
+        if flight.progress.borrow().tarnished {
+            self.tarnish(flight.wanted.digest);
+        }
         self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&flight.wanted.digest);
         flight.update(|progress| progress.end = Some(end));
+    }
+
+    /// True when bytes of this digest were relayed and then thrown away not long ago. A client that was broken off then has
+    /// a wrong beginning: when it asks for the rest, it must be given the whole (a 200 for a `Range`), or it would put the
+    /// right end to it.
+    #[must_use]
+    pub fn is_tarnished(&self, digest: &Digest) -> bool {
+        let flying = self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        if flying.is_some_and(|flight| flight.progress.borrow().tarnished) {
+            return true;
+        }
+        let tarnished = self.tarnished.lock().unwrap_or_else(PoisonError::into_inner);
+        tarnished.iter().any(|(one, at)| one == digest && at.elapsed() < TARNISHED_FOR)
+    }
+
+    fn tarnish(&self, digest: Digest) {
+        let mut tarnished = self.tarnished.lock().unwrap_or_else(PoisonError::into_inner);
+        tarnished.retain(|(one, at)| *one != digest && at.elapsed() < TARNISHED_FOR);
+        tarnished.truncate(TARNISHED_MAX - 1);
+        tarnished.push_front((digest, Instant::now()));
     }
 
     /// The flights under way, longest first.
@@ -213,6 +240,16 @@ impl Flights {
             self.table.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         flights.sort_by_key(|flight| flight.started);
         flights
+    }
+}
+
+impl Progress {
+    /// All bytes are thrown away.
+    pub fn restart(&mut self) {
+        self.tarnished |= self.relayable > 0;
+        self.received = 0;
+        self.relayable = 0;
+        self.restarts += 1;
     }
 }
 
@@ -259,6 +296,22 @@ mod tests {
         let mut again = false;
         let _follower = flights.join("a", &wanted(1), |_| again = true).unwrap();
         assert!(again);
+    }
+
+    #[tokio::test]
+    async fn a_digest_is_tarnished_when_bytes_that_were_relayed_are_thrown_away() {
+        let flights = Flights::default();
+        for (relayed, tarnished) in [(0, false), (7, true)] {
+            let wanted = wanted(relayed);
+            let mut running = None;
+            let _follower = flights.join("a", &wanted, |flight| running = Some(flight)).unwrap();
+            let flight = running.unwrap();
+            flight.update(|progress| progress.relayable = u64::from(relayed));
+            flight.update(Progress::restart);
+            assert_eq!(flights.is_tarnished(&wanted.digest), tarnished);
+            flights.end(&flight, End::Failed(Arc::new(ObtainError::Stopping)));
+            assert_eq!(flights.is_tarnished(&wanted.digest), tarnished);
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! Nothing is taken that no Manifest names, so the verb cannot be used to read other files through the daemon.
 
-use crate::api::ImportLine;
+use crate::api::{ImportLine, ImportRequest};
 use crate::domain::Domain;
 use std::path::{Path, PathBuf};
-use store::{FinishError, How, ImportError, Imported, Wanted};
+use store::{FinishError, How, ImportError, ImportOptions, Imported, Wanted};
 use tokio_util::sync::CancellationToken;
 use tree::digest::Digest;
 
@@ -18,6 +18,7 @@ struct Import<'a> {
     domain: &'a Domain,
     stopping: &'a CancellationToken,
     tell: &'a mut dyn FnMut(ImportLine) -> bool,
+    options: ImportOptions,
     seen: u64,
     imported: u64,
     skipped: u64,
@@ -25,11 +26,16 @@ struct Import<'a> {
     bytes: u64,
 }
 
-/// Imports `paths`; `tell` takes each line and answers false when nobody listens any more. Blocking.
-pub fn run(domain: &Domain, paths: &[String], stopping: &CancellationToken, tell: &mut dyn FnMut(ImportLine) -> bool) {
-    let mut import =
-        Import { domain, stopping, tell, seen: 0, imported: 0, skipped: 0, wrong: 0, bytes: 0 };
-    for path in paths {
+/// Imports what `request` names; `tell` takes each line and answers false when nobody listens any more. Blocking.
+pub fn run(
+    domain: &Domain,
+    request: &ImportRequest,
+    stopping: &CancellationToken,
+    tell: &mut dyn FnMut(ImportLine) -> bool,
+) {
+    let options = ImportOptions { hard_link: request.link };
+    let mut import = Import { domain, stopping, tell, options, seen: 0, imported: 0, skipped: 0, wrong: 0, bytes: 0 };
+    for path in &request.paths {
         // What the user names may be a link; what lies in a folder they name may not lead out of it.
         let go_on = match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => import.folder(Path::new(path), DEPTH_MAX),
@@ -41,8 +47,12 @@ pub fn run(domain: &Domain, paths: &[String], stopping: &CancellationToken, tell
             return;
         }
     }
-    let done =
-        ImportLine::Done { imported: import.imported, skipped: import.skipped, wrong: import.wrong, bytes: import.bytes };
+    let done = ImportLine::Done {
+        imported: import.imported,
+        skipped: import.skipped,
+        wrong: import.wrong,
+        bytes: import.bytes,
+    };
     (import.tell)(done);
 }
 
@@ -89,10 +99,23 @@ impl Import<'_> {
         }
         let size = std::fs::metadata(path).map(|metadata| metadata.len()).ok();
         let mut why = "its size is another than in the Manifest".to_owned();
-        for wanted in wanted.iter().filter(|wanted| wanted.size.is_none() || wanted.size == size) {
-            match self.domain.store.import(path, wanted) {
+        let mut fitting: Vec<&Wanted> =
+            wanted.iter().filter(|wanted| wanted.size.is_none() || wanted.size == size).collect();
+        if fitting.len() > 1 {
+            // Two repositories name different files alike, of one size: only the bytes say which this is.
+            match store::digest_of_file(path) {
+                Ok((digest, _, _)) => fitting.retain(|wanted| wanted.digest == digest),
+                Err(error) => return self.skip(path, &error.to_string(), false),
+            }
+            "it has other bytes than its Manifest lines say".clone_into(&mut why);
+        }
+        for wanted in fitting {
+            match self.domain.store.import_with(path, wanted, self.options) {
                 Ok(Imported { blob, how }) => return self.take(path, blob.digest(), blob.size(), how_word(how)),
-                Err(ImportError::WrongSize { .. } | ImportError::Finish(FinishError::Mismatch { .. })) => {
+                Err(
+                    ImportError::WrongSize { .. }
+                    | ImportError::Finish(FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. }),
+                ) => {
                     "it has other bytes than its Manifest line says".clone_into(&mut why);
                 }
                 Err(error) => return self.skip(path, &error.to_string(), false),
@@ -116,7 +139,12 @@ impl Import<'_> {
             .map(|row| Wanted { digest: row.digest, size: Some(row.size), sha512: row.sha512 })
             .collect();
         let mut seen = Vec::new();
-        wanted.retain(|one| !seen.contains(&one.digest) && { seen.push(one.digest); true });
+        wanted.retain(|one| {
+            !seen.contains(&one.digest) && {
+                seen.push(one.digest);
+                true
+            }
+        });
         wanted
     }
 

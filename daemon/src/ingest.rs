@@ -4,7 +4,7 @@
 //! one after the other would halve the speed.
 
 use crate::blocking;
-use crate::flight::{Flight, ObtainError, relayable};
+use crate::flight::{Flight, ObtainError, Progress, relayable};
 use crate::stats::Source;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -134,7 +134,11 @@ impl<'flight> Writer<'flight> {
                 Order::Append(bytes, source) => self.append(&bytes, source, queue.is_empty())?,
                 Order::SetSize(size) => {
                     self.incoming.set_size(size).map_err(|error| {
-                        if error.is_full() { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } }
+                        if error.is_full() {
+                            ObtainError::DiskFull
+                        } else {
+                            ObtainError::Store { why: error.to_string() }
+                        }
                     })?;
                     self.flight.update(|progress| progress.size = Some(size));
                 }
@@ -173,11 +177,7 @@ impl<'flight> Writer<'flight> {
         self.incoming.restart().map_err(|error| ObtainError::Store { why: error.to_string() })?;
         self.tainted = false;
         self.published = 0;
-        self.flight.update(|progress| {
-            progress.received = 0;
-            progress.relayable = 0;
-            progress.restarts += 1;
-        });
+        self.flight.update(Progress::restart);
         Ok(())
     }
 
@@ -195,9 +195,7 @@ impl<'flight> Writer<'flight> {
             Ok(blob) => Ok(Closed::Whole(blob)),
             Err(FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. }) => {
                 self.flight.update(|progress| {
-                    progress.received = 0;
-                    progress.relayable = 0;
-                    progress.restarts += 1;
+                    progress.restart();
                     progress.reader = None;
                 });
                 Ok(Closed::Wrong)

@@ -1,5 +1,6 @@
 //! Asking real Portage for the metadata of ebuilds that have no md5-cache entry: one Python process a batch.
 
+use crate::config::Config;
 use crate::repositories::AskMetadata;
 use sandbox::spawn::{Ended, Job, RunError, run};
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tree::cpv::Cp;
 use tree::mdcache::MdEntry;
+use tree::repo::EbuildRepo;
 
 /// Sourcing an ebuild takes some 50 ms; a batch of a few hundred has minutes.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -38,13 +40,16 @@ pub struct Portage {
     runtime: Handle,
     config_root: PathBuf,
     path: OsString,
+    /// `PORTAGE_REPOSITORIES`: the text of a repos.conf, where the repositories are not those of Portage's own.
+    repositories: Option<String>,
 }
 
 impl Portage {
     /// Asks through the interpreter that `path` (of the daemon's environment) finds.
     #[must_use]
-    pub fn new(runtime: Handle, config_root: &Path, path: OsString) -> Self {
-        Self { runtime, config_root: config_root.to_owned(), path }
+    pub fn new(runtime: Handle, config: &Config, path: OsString) -> Self {
+        let repositories = config.repos.as_ref().map(|repos| repositories(repos));
+        Self { runtime, config_root: config.config_root.clone(), path, repositories }
     }
 
     fn python(&self) -> Option<PathBuf> {
@@ -52,16 +57,21 @@ impl Portage {
     }
 
     fn job(&self, python: PathBuf, repo: &Path, cpvs: &str) -> Job {
-        let environment = [
+        let mut environment: Vec<(OsString, OsString)> = [
             ("PATH", self.path.clone()),
             ("PORTAGE_CONFIGROOT", self.config_root.clone().into_os_string()),
             ("LANG", "C.UTF-8".into()),
             ("HOME", "/nonexistent".into()),
-        ];
+        ]
+        .map(|(name, value)| (name.into(), value))
+        .into();
+        if let Some(repositories) = &self.repositories {
+            environment.push(("PORTAGE_REPOSITORIES".into(), repositories.into()));
+        }
         Job {
             program: python,
             arguments: vec!["-c".into(), SCRIPT.into(), repo.as_os_str().to_owned()],
-            environment: environment.map(|(name, value)| (name.into(), value)).to_vec(),
+            environment,
             input: cpvs.as_bytes().to_vec(),
             output_max_bytes: ANSWER_MAX_BYTES,
             deadline: DEADLINE,
@@ -87,12 +97,25 @@ impl AskMetadata for Portage {
                 }
                 parse(&output, &asked)
             }
-            Err(error @ (RunError::Start { .. } | RunError::Deadline { .. } | RunError::TooMuch { .. } | RunError::Pipe { .. })) => {
+            Err(
+                error @ (RunError::Start { .. }
+                | RunError::Deadline { .. }
+                | RunError::TooMuch { .. }
+                | RunError::Pipe { .. }),
+            ) => {
                 tracing::warn!(repo = %repo.display(), %error, "Portage cannot be asked");
                 BTreeMap::new()
             }
         }
     }
+}
+
+/// A repos.conf of repositories that were named one by one, the hindmost as the main one.
+fn repositories(paths: &[PathBuf]) -> String {
+    let opened: Vec<EbuildRepo> = paths.iter().filter_map(|path| EbuildRepo::open(path).ok()).collect();
+    let main = opened.last().map(|repo| format!("[DEFAULT]\nmain-repo = {}\n", repo.name())).unwrap_or_default();
+    let section = |repo: &EbuildRepo| format!("[{}]\nlocation = {}\n", repo.name(), repo.path().display());
+    main + &opened.iter().map(section).collect::<String>()
 }
 
 /// Takes only answers to what was asked.

@@ -60,13 +60,7 @@ impl Repositories {
     /// None read yet.
     #[must_use]
     pub fn new(config: Config, metadata: Option<Arc<dyn AskMetadata>>) -> Self {
-        Self {
-            config,
-            state: RwLock::default(),
-            thirdparty: RwLock::default(),
-            refreshing: Mutex::default(),
-            metadata,
-        }
+        Self { config, state: RwLock::default(), thirdparty: RwLock::default(), refreshing: Mutex::default(), metadata }
     }
 
     /// What is known of each repository.

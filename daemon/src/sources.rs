@@ -160,7 +160,13 @@ pub struct Sources {
 impl Sources {
     /// Peers for `digest`, and HTTP where `wanted` says what and whom may be asked.
     #[must_use]
-    pub fn new(digest: Digest, swarm: &Swarm, mirrors: &Mirrors, wanted: Option<mirrors::Source>, tasks: &Tasks) -> Self {
+    pub fn new(
+        digest: Digest,
+        swarm: &Swarm,
+        mirrors: &Mirrors,
+        wanted: Option<mirrors::Source>,
+        tasks: &Tasks,
+    ) -> Self {
         let candidates = wanted.as_ref().map(|wanted| mirrors.plan(wanted)).unwrap_or_default();
         let mut sources = Self {
             digest,

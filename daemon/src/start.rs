@@ -105,13 +105,14 @@ pub async fn run(
     let addresses = addresses(&listeners, &identity);
 
     let shared = Arc::new(Shared::new(&store, config.share_distfiles));
-    let ask: Arc<dyn AskMetadata> = Arc::new(Portage::new(tokio::runtime::Handle::current(), &config.config_root, path));
+    let ask: Arc<dyn AskMetadata> = Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path));
     let repositories = Repositories::new(config.clone(), Some(ask));
     let mirrors = Mirrors::new(mirror_options(&config))?;
     let announced = announced(&shared).await;
     let swarm = Swarm::start(identity, swarm_config(&config)?, Arc::<Shared>::clone(&shared), &tasks).await?;
     let announcer = Arc::new(Announcer::new(shared, announced));
-    let parts = Parts { config, store, mirrors, swarm, repositories, announcer: Arc::clone(&announcer), addresses, tasks };
+    let parts =
+        Parts { config, store, mirrors, swarm, repositories, announcer: Arc::clone(&announcer), addresses, tasks };
     let domain = Arc::new(Domain::new(parts));
 
     upkeep::read_portage_mirrors(&domain);
@@ -236,7 +237,10 @@ async fn announced(shared: &Arc<Shared>) -> Vec<tree::digest::Digest> {
 
 fn swarm_config(config: &Config) -> Result<swarm::Config, RunError> {
     let parse = |text: &String| {
-        text.parse().map_err(|error: libp2p::multiaddr::Error| RunError::Multiaddr { text: text.clone(), why: error.to_string() })
+        text.parse().map_err(|error: libp2p::multiaddr::Error| RunError::Multiaddr {
+            text: text.clone(),
+            why: error.to_string(),
+        })
     };
     Ok(swarm::Config {
         listen: config.swarm_listen.iter().map(parse).collect::<Result<_, _>>()?,

@@ -94,8 +94,10 @@ fn resolve_into(
         return Ok(());
     }
     let malformed = |why: String| TargetError::Malformed { target: clipped(target), why };
-    let name: DistfileName = target.parse().map_err(|error: tree::name::ParseNameError| malformed(error.to_string()))?;
-    let known = domain.by_name(name.as_ref()).ok_or_else(|| TargetError::UnknownDistfile { target: clipped(target) })?;
+    let name: DistfileName =
+        target.parse().map_err(|error: tree::name::ParseNameError| malformed(error.to_string()))?;
+    let known =
+        domain.by_name(name.as_ref()).ok_or_else(|| TargetError::UnknownDistfile { target: clipped(target) })?;
     found.insert(known.wanted.digest, known);
     Ok(())
 }

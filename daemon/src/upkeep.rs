@@ -62,9 +62,7 @@ pub(crate) fn read_portage_mirrors(domain: &Domain) {
     let listed = match &config.mirrors {
         Some(listed) => listed.clone(),
         None => match MakeConf::load(&config.config_root) {
-            Ok(conf) => {
-                conf.get("GENTOO_MIRRORS").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-            }
+            Ok(conf) => conf.get("GENTOO_MIRRORS").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
             Err(error) => {
                 tracing::warn!(%error, "make.conf cannot be read, so no mirror is known");
                 Vec::new()
@@ -91,7 +89,8 @@ fn is_ours(url: &Url, ours: &[SocketAddr]) -> bool {
         Some(url::Host::Domain(_)) | None => return false,
     };
     ours.iter().any(|our| {
-        let same_host = address.is_none_or(|address| address == our.ip() || (our.ip().is_unspecified() && address.is_loopback()));
+        let same_host =
+            address.is_none_or(|address| address == our.ip() || (our.ip().is_unspecified() && address.is_loopback()));
         Some(our.port()) == port && same_host
     })
 }

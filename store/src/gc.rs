@@ -33,7 +33,7 @@ const MARKS_MAX: usize = 1024;
 pub enum GcTarget {
     /// Until blobs and partials fit into `size_max_bytes`, and the disk has `free_min_bytes` left.
     Budget,
-    /// Until the blobs have at most this many bytes.
+    /// Until the blobs have at most this many bytes; the grace period does not count.
     Bytes(u64),
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn gc(inner: &Inner, target: GcTarget, pretend: bool) -> Result<GcRep
     let (needed, reason) = needed_bytes(inner, target, &report)?;
     // Without the marks gc still works, only less justly; on a full disk it has to.
     inner.usage.write(&inner.index).or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
-    let candidates = survey(inner, needed, &mut report)?;
+    let candidates = survey(inner, needed, grace(inner, target), &mut report)?;
     let (mut freed, mut gone) = (0_u64, Gone::default());
     for batch in candidates.chunks(BATCH) {
         let taken = if pretend { batch.to_vec() } else { remove_batch(inner, batch, &mut gone)? };
@@ -197,10 +197,18 @@ fn needed_bytes(inner: &Inner, target: GcTarget, report: &GcReport) -> Result<(u
     }
 }
 
+/// Housekeeping spares what has only just come in; whoever says how much shall stay means it.
+fn grace(inner: &Inner, target: GcTarget) -> Duration {
+    match target {
+        GcTarget::Budget => inner.options.grace,
+        GcTarget::Bytes(_) => Duration::ZERO,
+    }
+}
+
 /// The least recently used blobs that may go and together have the bytes needed, in the order in which they go.
-fn survey(inner: &Inner, needed: u64, report: &mut GcReport) -> Result<Vec<Candidate>, GcError> {
+fn survey(inner: &Inner, needed: u64, grace: Duration, report: &mut GcReport) -> Result<Vec<Candidate>, GcError> {
     let now_secs = inner.options.clock.now_secs();
-    let grace_secs = inner.options.grace.as_secs();
+    let grace_secs = grace.as_secs();
     // Holds no more than what is needed, so its size is that of the answer and not of the store.
     let mut candidates = BinaryHeap::new();
     let mut together = 0_u64;

@@ -10,7 +10,7 @@ use crate::digest::{DIGEST_BYTES, Digest};
 pub const BLAKE2B_512: u64 = 0xb240;
 /// The multicodec code of raw bytes.
 pub const RAW: u64 = 0x55;
-/// A CIDv1 of ours has 72 bytes, in base 36 or base 32 at most 118 letters; other bases are not much longer.
+/// A CIDv1 of ours has 70 bytes, in base 36 or base 32 at most 118 letters; other bases are not much longer.
 const CID_TEXT_MAX: usize = 256;
 
 /// Why a text or some bytes do not name a BLAKE2B-512 digest.
@@ -80,7 +80,7 @@ pub fn from_cid(text: &str) -> Result<Digest, ParseCidError> {
     digest_of(cid.hash())
 }
 
-/// The digest as a multihash in bytes: the key of a provider record in the DHT.
+/// The digest as a multihash in bytes: how other content-addressed programs spell it.
 #[must_use]
 pub fn multihash_bytes(digest: &Digest) -> Vec<u8> {
     multihash(digest).to_bytes()

@@ -20,6 +20,9 @@ pub(crate) struct ImportArgs {
     /// DISTDIR, another directory, or a file
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Where blocks cannot be shared, link files that the daemon owns instead of copying; they become read-only
+    #[arg(long)]
+    link: bool,
 }
 
 /// What came of it, once the last line is here.
@@ -29,7 +32,7 @@ struct Tally {
 }
 
 pub(crate) async fn run(args: &ImportArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    let request = ImportRequest { paths: args.paths.iter().map(absolute).collect::<Result<_, _>>()? };
+    let request = ImportRequest { paths: args.paths.iter().map(absolute).collect::<Result<_, _>>()?, link: args.link };
     let mut tally = None;
     client.lines(DOING, "/v1/import", &request, |raw, line| hear(raw, line, out, &mut tally)).await?;
     match tally {

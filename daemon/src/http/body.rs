@@ -64,7 +64,13 @@ async fn next_step(blob: &Blob, offset: u64, wanted: u64) -> io::Result<Bytes> {
 }
 
 /// Bytes `first..=last` of a blob, the first step already read; `count` hears of every step that leaves.
-pub(super) fn of_blob(blob: Blob, first_step: Bytes, first: u64, last: u64, count: impl Fn(u64) + Send + 'static) -> Body {
+pub(super) fn of_blob(
+    blob: Blob,
+    first_step: Bytes,
+    first: u64,
+    last: u64,
+    count: impl Fn(u64) + Send + 'static,
+) -> Body {
     let end = last + 1;
     let state = (blob, Some(first_step), first, count);
     Body::from_stream(stream::try_unfold(state, move |(blob, ready, at, count)| async move {
@@ -84,7 +90,14 @@ pub(super) fn of_blob(blob: Blob, first_step: Bytes, first: u64, last: u64, coun
 /// Bytes `first..=last` of a transfer under way, by the relay rule of [`crate::flight`].
 ///
 /// The connection is broken off, never ended cleanly, when the transfer fails or has to throw away what was relayed.
-pub(super) fn of_flight(domain: Arc<Domain>, follower: Follower, restarts: u32, first: u64, last: u64, source: Source) -> Body {
+pub(super) fn of_flight(
+    domain: Arc<Domain>,
+    follower: Follower,
+    restarts: u32,
+    first: u64,
+    last: u64,
+    source: Source,
+) -> Body {
     let relay = Relay { domain, follower, restarts, sent: false, at: first, end: last + 1, source };
     Body::from_stream(stream::try_unfold(relay, |mut relay| async move {
         let step = relay.step().await?;
@@ -110,11 +123,14 @@ impl Relay {
             return Ok(None);
         }
         let (at, restarts, sent) = (self.at, self.restarts, self.sent);
+        // The last byte of a range waits for the digest too, or a closed range could end cleanly with wrong bytes.
+        let last = self.end - 1;
         let more = self
             .follower
-            .wait_until(|progress| progress.relayable > at || (sent && progress.restarts != restarts));
-        let progress =
-            tokio::time::timeout(SILENCE_MAX, more).await.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?;
+            .wait_until(|progress| progress.relayable.min(last) > at || (sent && progress.restarts != restarts));
+        let progress = tokio::time::timeout(SILENCE_MAX, more)
+            .await
+            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?;
         if !self.sent {
             self.restarts = progress.restarts;
         }
@@ -129,20 +145,18 @@ impl Relay {
         let (at, wanted) = (self.at, self.end - self.at);
         match progress.end {
             // What was relayed before a restart may have been wrong, even if the file is right now.
-            Some(End::Have(blob, _)) if progress.restarts == self.restarts => {
-                next_step(&blob, at, wanted).await
-            }
+            Some(End::Have(blob, _)) if progress.restarts == self.restarts => next_step(&blob, at, wanted).await,
             Some(End::Failed(error)) => Err(io::Error::other(error.to_string())),
             Some(End::Have(..)) => Err(io::ErrorKind::ConnectionAborted.into()),
-            None => self.read_partial(progress, wanted).await,
+            None => self.read_partial(progress).await,
         }
     }
 
-    async fn read_partial(&self, progress: Progress, wanted: u64) -> io::Result<Bytes> {
+    async fn read_partial(&self, progress: Progress) -> io::Result<Bytes> {
         let at = self.at;
         let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
         let reader = progress.reader.filter(|_| progress.restarts == self.restarts).ok_or_else(broken)?;
-        let readable = wanted.min(progress.relayable.saturating_sub(at));
+        let readable = progress.relayable.min(self.end - 1).saturating_sub(at);
         let bytes =
             blocking::run(move || read_step(readable, |buffer, filled| reader.read_at(at + filled, buffer))).await?;
         // The partial may have been thrown away while it was read: then these bytes are nobody's.

@@ -98,7 +98,8 @@ async fn fetch(State(domain): State<Arc<Domain>>, Json(request): Json<FetchReque
         wanted.dedup_by_key(|target| target.wanted.digest);
         let total = wanted.len() as u64;
         let results = futures::stream::iter(wanted).map(|target| fetch_one(&domain, target, &tell));
-        let have = results.buffer_unordered(FETCH_WIDTH).filter(|had| futures::future::ready(*had)).count().await as u64;
+        let have =
+            results.buffer_unordered(FETCH_WIDTH).filter(|had| futures::future::ready(*had)).count().await as u64;
         // A client that left does not want the sum.
         let _gone = tell.send(FetchLine::Done { have, missing: missing + total - have }).await;
     });
@@ -177,7 +178,7 @@ async fn take_in(State(domain): State<Arc<Domain>>, Json(request): Json<ImportRe
     let (tell, receiver) = mpsc::channel(LINES_MAX);
     let stopping = domain.tasks.stopping().clone();
     blocking::start(move || {
-        import::run(&domain, &request.paths, &stopping, &mut |line| tell.blocking_send(line).is_ok());
+        import::run(&domain, &request, &stopping, &mut |line| tell.blocking_send(line).is_ok());
     });
     lines(receiver)
 }
@@ -260,7 +261,7 @@ fn verify_store(domain: &Domain, tell: &mpsc::Sender<VerifyLine>) -> VerifyLine 
         let _gone = tell.blocking_send(line);
     }
     VerifyLine::Done {
-        good: report.checked - report.rotten.len() as u64,
+        good: report.checked,
         rotten: report.rotten.len() as u64,
         lost: report.missing.len() as u64,
         found: report.adopted.len() as u64,

@@ -67,7 +67,8 @@ async fn only_by_address(request: Request, next: Next) -> Response {
     if names_this_machine(request.headers()) {
         next.run(request).await
     } else {
-        distfiles::plain(StatusCode::MISDIRECTED_REQUEST, "ask for this page by address or as localhost").into_response()
+        distfiles::plain(StatusCode::MISDIRECTED_REQUEST, "ask for this page by address or as localhost")
+            .into_response()
     }
 }
 

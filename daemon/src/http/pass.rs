@@ -51,7 +51,9 @@ async fn pass(domain: Arc<Domain>, path: String, method: Method, headers: Header
         None => asked(&headers),
     };
     match (domain.mirrors.open_path(&path, &conditional).await, here) {
-        (Ok(body), Some((kept, blob))) if body.status() == 304 => from_store(&domain, &method, headers, kept, blob).await,
+        (Ok(body), Some((kept, blob))) if body.status() == 304 => {
+            from_store(&domain, &method, headers, kept, blob).await
+        }
         (Ok(body), _) => from_mirror(domain, path, body, &method).await,
         (Err(error), Some((kept, blob))) => {
             tracing::info!(path, %error, "no mirror answers; what was kept is served");

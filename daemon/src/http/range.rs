@@ -76,9 +76,10 @@ fn number(text: &str) -> Option<u64> {
 pub fn is_not_modified(headers: &HeaderMap, etag: &str, modified: Option<SystemTime>) -> bool {
     if headers.contains_key(header::IF_NONE_MATCH) {
         let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        return tags.flat_map(|value| value.split(',')).map(str::trim).any(|tag| {
-            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
-        });
+        return tags
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag);
     }
     let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
     let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
@@ -140,9 +141,10 @@ mod tests {
 
     #[test]
     fn if_none_match_wins_over_if_modified_since() {
-        let modified = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_500));
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_500);
+        let modified = Some(at);
         let mut headers = HeaderMap::new();
-        headers.insert(header::IF_MODIFIED_SINCE, ascii(&httpdate::fmt_http_date(modified.unwrap())));
+        headers.insert(header::IF_MODIFIED_SINCE, ascii(&httpdate::fmt_http_date(at)));
         assert!(is_not_modified(&headers, "\"a\"", modified));
         headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"b\", \"c\""));
         assert!(!is_not_modified(&headers, "\"a\"", modified));

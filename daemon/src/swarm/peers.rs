@@ -158,8 +158,9 @@ impl State {
             Protocol::Blob => self.tasks().spawn("swarm blob", super::blob::serve(state, peer, pipe)),
             Protocol::Advert => self.tasks().spawn("swarm advert", super::announce::receive(state, peer, pipe)),
             Protocol::Have => {
-                // Who tells is told: a listed peer beyond the local network may not have us on its list.
-                if self.config().exchange {
+                // Who tells is told, but only a peer we would also give blobs to: what this machine holds is nobody else's
+                // business, and of no use to them.
+                if self.config().exchange && self.serves(&peer) {
                     self.tell_peer(peer);
                 }
                 self.tasks().spawn("swarm heard", super::have::hear(state, peer, pipe));
