@@ -7,8 +7,8 @@
 //! seconds.
 
 use crate::stats::Source;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,15 +18,16 @@ use tree::digest::Digest;
 
 /// The last bytes of a body are held back until the digest is verified: a wrong file never ends cleanly.
 pub const HELD_BACK_BYTES: u64 = 64 * 1024;
+/// A file up to this size is held back whole for a moment: most are, and a client that never saw a wrong byte gets the
+/// right file from the next source. wget puts what comes after a broken connection to what it has, even when it is sent
+/// the whole file anew.
+pub const HELD_WHOLE_BYTES: u64 = 4 * 1024 * 1024;
+/// That moment; a slow transfer is relayed after it.
+pub const HELD_WHOLE_FOR: Duration = Duration::from_secs(5);
 /// How long bytes of peers are held back; far enough below the 60 s after which Portage's wget leaves.
 pub const HOLD_MAX: Duration = Duration::from_secs(20);
 /// Transfers waiting or running; more are refused, so that a flood of requests costs no memory.
 const FLIGHTS_MAX: usize = 4096;
-
-/// Digests remembered as tarnished.
-const TARNISHED_MAX: usize = 256;
-/// How long; Portage's wget asks again after one second and twice more.
-const TARNISHED_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// Why a distfile could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +79,6 @@ pub struct Progress {
     pub source: Option<Source>,
     /// How often all bytes were thrown away. A follower that has sent bytes of an earlier count must break off.
     pub restarts: u32,
-    /// True once bytes that followers could read were thrown away.
-    pub tarnished: bool,
     /// A way to read the partial.
     pub reader: Option<Arc<IncomingReader>>,
     /// Set once, at the end.
@@ -169,8 +168,6 @@ impl Drop for Follower {
 #[derive(Debug, Default)]
 pub struct Flights {
     table: Mutex<HashMap<Digest, Arc<Flight>>>,
-    /// Digests of which wrong bytes may have been relayed, and when: see [`Flights::is_tarnished`].
-    tarnished: Mutex<VecDeque<(Digest, Instant)>>,
 }
 
 impl Flights {
@@ -206,31 +203,8 @@ impl Flights {
     /// Ends a flight: it leaves the table before its followers hear of the end, so that a client that asks again after
     /// a failure starts anew.
     pub fn end(&self, flight: &Flight, end: End) {
-        if flight.progress.borrow().tarnished {
-            self.tarnish(flight.wanted.digest);
-        }
         self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&flight.wanted.digest);
         flight.update(|progress| progress.end = Some(end));
-    }
-
-    /// True when bytes of this digest were relayed and then thrown away not long ago. A client that was broken off then has
-    /// a wrong beginning: when it asks for the rest, it must be given the whole (a 200 for a `Range`), or it would put the
-    /// right end to it.
-    #[must_use]
-    pub fn is_tarnished(&self, digest: &Digest) -> bool {
-        let flying = self.table.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
-        if flying.is_some_and(|flight| flight.progress.borrow().tarnished) {
-            return true;
-        }
-        let tarnished = self.tarnished.lock().unwrap_or_else(PoisonError::into_inner);
-        tarnished.iter().any(|(one, at)| one == digest && at.elapsed() < TARNISHED_FOR)
-    }
-
-    fn tarnish(&self, digest: Digest) {
-        let mut tarnished = self.tarnished.lock().unwrap_or_else(PoisonError::into_inner);
-        tarnished.retain(|(one, at)| *one != digest && at.elapsed() < TARNISHED_FOR);
-        tarnished.truncate(TARNISHED_MAX - 1);
-        tarnished.push_front((digest, Instant::now()));
     }
 
     /// The flights under way, longest first.
@@ -246,7 +220,6 @@ impl Flights {
 impl Progress {
     /// All bytes are thrown away.
     pub fn restart(&mut self) {
-        self.tarnished |= self.relayable > 0;
         self.received = 0;
         self.relayable = 0;
         self.restarts += 1;
@@ -258,10 +231,13 @@ impl Progress {
 /// `tainted` says that a peer (or an earlier run of the daemon) brought some of them.
 #[must_use]
 pub fn relayable(received: u64, size: Option<u64>, tainted: bool, age: Duration) -> u64 {
-    match size {
-        Some(size) if !tainted || age >= HOLD_MAX => received.min(size.saturating_sub(HELD_BACK_BYTES)),
-        _ => 0,
-    }
+    let Some(size) = size else { return 0 };
+    let held_for = match (tainted, size <= HELD_WHOLE_BYTES) {
+        (true, _) => HOLD_MAX,
+        (false, true) => HELD_WHOLE_FOR,
+        (false, false) => Duration::ZERO,
+    };
+    if age >= held_for { received.min(size.saturating_sub(HELD_BACK_BYTES)) } else { 0 }
 }
 
 #[cfg(test)]
@@ -298,31 +274,17 @@ mod tests {
         assert!(again);
     }
 
-    #[tokio::test]
-    async fn a_digest_is_tarnished_when_bytes_that_were_relayed_are_thrown_away() {
-        let flights = Flights::default();
-        for (relayed, tarnished) in [(0, false), (7, true)] {
-            let wanted = wanted(relayed);
-            let mut running = None;
-            let _follower = flights.join("a", &wanted, |flight| running = Some(flight)).unwrap();
-            let flight = running.unwrap();
-            flight.update(|progress| progress.relayable = u64::from(relayed));
-            flight.update(Progress::restart);
-            assert_eq!(flights.is_tarnished(&wanted.digest), tarnished);
-            flights.end(&flight, End::Failed(Arc::new(ObtainError::Stopping)));
-            assert_eq!(flights.is_tarnished(&wanted.digest), tarnished);
-        }
-    }
-
     #[test]
     fn the_last_bytes_and_bytes_of_peers_are_held_back() {
-        let size = Some(1_000_000);
+        let size = Some(10_000_000);
         let now = Duration::ZERO;
         assert_eq!(relayable(500_000, size, false, now), 500_000);
-        assert_eq!(relayable(1_000_000, size, false, now), 1_000_000 - HELD_BACK_BYTES);
+        assert_eq!(relayable(10_000_000, size, false, now), 10_000_000 - HELD_BACK_BYTES);
         assert_eq!(relayable(500_000, size, true, now), 0);
         assert_eq!(relayable(500_000, size, true, HOLD_MAX), 500_000);
-        assert_eq!(relayable(10, Some(10), false, now), 0, "a small file is held back whole");
+        assert_eq!(relayable(900_000, Some(1_000_000), false, now), 0, "a small file is held back whole");
+        assert_eq!(relayable(900_000, Some(1_000_000), false, HELD_WHOLE_FOR), 900_000, "but not for ever");
+        assert_eq!(relayable(10, Some(10), false, HOLD_MAX), 0);
         assert_eq!(relayable(10, None, false, now), 0);
     }
 

@@ -22,7 +22,8 @@ fuzz_target!(|text: &str| {
         Some(Uri { uri: entry.uri?, exempt })
     });
     let distfile = Distfile { name, size: 1, blake2b: Digest::of(b"x"), sha512: None };
-    let source = Source { distfile, uris: uris.collect(), may_mirror: table.len() % 2 == 0, may_fetch: table.len() % 3 == 0 };
+    let source =
+        Source { distfile, uris: uris.collect(), may_mirror: table.len() % 2 == 0, may_fetch: table.len() % 3 == 0 };
     thread_local! {
         static MIRRORS: Mirrors = Mirrors::new(Options::default()).expect("the defaults are sound");
     }

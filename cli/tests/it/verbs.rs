@@ -67,7 +67,7 @@ fn wrong_words_and_wrong_configuration_end_with_2_and_point_at_the_word() {
         (vec!["daemon", "--http", "nowhere"], "nowhere"),
         (vec!["daemon", "--p2p", "/ip4/300.1.1.1/tcp/1"], "300.1.1.1"),
         (vec!["daemon", "--peer", "elsewhere"], "elsewhere"),
-        (vec!["daemon", "--mirror", "not an address"], "not an address"),
+        (vec!["daemon", "--mirror", "gopher://mirror.invalid"], "gopher://mirror.invalid"),
     ] {
         let mut command = words.clone();
         let (store, control) = (dir.path().join("store"), dir.path().join("control.sock"));

@@ -75,7 +75,7 @@ fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
     // The catalog is not asked for a digest that is here.
     if let Asked::ByDigest(digest) = asked
         && let Some(blob) = held(&domain.store, digest)
-        && let Some(here) = begin(blob, &trusted(domain, digest, headers))
+        && let Some(here) = begin(blob, headers)
     {
         return Found::Held(Box::new(here));
     }
@@ -86,19 +86,10 @@ fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
     }
     let Some(target) = target else { return Found::Unknown };
     let digest = &target.wanted.digest;
-    match held(&domain.store, digest).and_then(|blob| begin(blob, &trusted(domain, digest, headers))) {
+    match held(&domain.store, digest).and_then(|blob| begin(blob, headers)) {
         Some(here) => Found::Held(Box::new(here)),
         None => Found::Elsewhere(Box::new(target)),
     }
-}
-
-/// The headers without `Range` where the client's beginning may be wrong: it then gets the whole file anew.
-fn trusted(domain: &Domain, digest: &tree::digest::Digest, headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
-    if headers.contains_key(header::RANGE) && domain.flights.is_tarnished(digest) {
-        headers.remove(header::RANGE);
-    }
-    headers
 }
 
 /// None when the blob cannot be read: then it is obtained again.
@@ -192,17 +183,16 @@ async fn elsewhere(domain: &Arc<Domain>, method: &Method, headers: &HeaderMap, t
         domain.stats.missed(Miss::Unavailable);
         return plain(StatusCode::GATEWAY_TIMEOUT, "no source has sent anything yet; the transfer goes on");
     };
-    let headers = trusted(domain, &target.wanted.digest, headers);
     match progress.end {
         Some(End::Have(blob, source)) => {
             let reading = headers.clone();
             match blocking::run(move || begin(blob, &reading)).await {
-                Some(here) => of_blob(domain, method, &headers, here, source),
+                Some(here) => of_blob(domain, method, headers, here, source),
                 None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store cannot be read"),
             }
         }
         Some(End::Failed(error)) => refusal(domain, &error),
-        None => relay(domain, method, &headers, follower, &progress, &etag),
+        None => relay(domain, method, headers, follower, &progress, &etag),
     }
 }
 

@@ -16,7 +16,7 @@ use futures::stream;
 use mirrors::{Conditional, PassBody};
 use std::sync::Arc;
 use store::{Blob, Incoming};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tree::digest::Digest;
 
 /// Chunks between the mirror and the disk.
@@ -106,7 +106,7 @@ async fn from_mirror(domain: Arc<Domain>, path: String, body: PassBody, method: 
         return response.body(Body::empty()).unwrap_or_default();
     }
     let keeper = if body.status() == 200 { Keeper::start(&domain, &path, &body).await } else { None };
-    let passing = Passing { domain, body, keeper };
+    let passing = Passing { domain, body, keeper, passed: 0 };
     let content = stream::try_unfold(passing, |mut passing| async move {
         let chunk = passing.next().await?;
         Ok::<_, mirrors::FetchError>(chunk.map(|bytes| (bytes, passing)))
@@ -119,11 +119,14 @@ struct Passing {
     domain: Arc<Domain>,
     body: PassBody,
     keeper: Option<Keeper>,
+    /// Bytes so far.
+    passed: u64,
 }
 
 impl Passing {
     async fn next(&mut self) -> Result<Option<Bytes>, mirrors::FetchError> {
         let chunk = self.body.chunk().await?;
+        self.passed += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
         match (&chunk, &self.keeper) {
             (Some(bytes), Some(keeper)) => {
                 self.domain.stats.sent(Source::Mirror, bytes.len() as u64);
@@ -133,10 +136,13 @@ impl Passing {
                 }
             }
             (Some(bytes), None) => self.domain.stats.sent(Source::Mirror, bytes.len() as u64),
-            (None, Some(keeper)) => {
-                let _full_disk = keeper.orders.send(Order::Finish).await;
+            (None, _) => {}
+        }
+        // It is kept before the client sees the end, so that whoever asks next finds it.
+        if chunk.is_none() || self.body.length() == Some(self.passed) {
+            if let Some(keeper) = self.keeper.take() {
+                keeper.finish().await;
             }
-            (None, None) => {}
         }
         Ok(chunk)
     }
@@ -144,7 +150,7 @@ impl Passing {
 
 enum Order {
     Append(Bytes),
-    Finish,
+    Finish(oneshot::Sender<()>),
 }
 
 /// Writes a passed body into the store. Dropped before the end, what came is thrown away: nothing says that the rest of
@@ -175,6 +181,16 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Waits until the file is kept, or is known not to be.
+    async fn finish(self) {
+        let (done, kept) = oneshot::channel();
+        if self.orders.send(Order::Finish(done)).await.is_ok() {
+            let _not_kept = kept.await;
+        }
+    }
+}
+
 fn keep(domain: &Domain, path: &str, kept: Kept, mut incoming: Incoming, mut queue: mpsc::Receiver<Order>) {
     while let Some(order) = queue.blocking_recv() {
         match order {
@@ -184,7 +200,7 @@ fn keep(domain: &Domain, path: &str, kept: Kept, mut incoming: Incoming, mut que
                     return incoming.discard();
                 }
             }
-            Order::Finish => {
+            Order::Finish(done) => {
                 let result = incoming.finish().map_err(|error| error.to_string()).and_then(|blob| {
                     let kept = Kept { digest: blob.digest().to_string(), ..kept };
                     domain.kept.put(path, kept).map_err(|error| error.to_string())
@@ -192,6 +208,8 @@ fn keep(domain: &Domain, path: &str, kept: Kept, mut incoming: Incoming, mut que
                 if let Err(error) = result {
                     tracing::warn!(path, error, "a passed file is not kept");
                 }
+                // A client that left does not wait for it.
+                let _gone = done.send(());
                 return;
             }
         }
