@@ -16,6 +16,9 @@ use exit::{Exit, Failure};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What the process finds around it and no flag says.
 pub(crate) struct Around {
     /// What the configuration's defaults depend on.

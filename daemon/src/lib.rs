@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod api;
 pub mod blocking;
+pub mod buffers;
 pub mod config;
 pub mod doctor;
 pub mod domain;

@@ -36,8 +36,17 @@ const HEADER_VALUE_MAX: usize = 512;
 const SIZE_ASSUMED: u64 = 8 << 20;
 /// What of an answer is passed on.
 const PASSED: [&str; 6] = ["content-length", "content-range", "content-type", "etag", "last-modified", "accept-ranges"];
-/// What a path component may hold besides letters and digits.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'.').remove(b'-').remove(b'~').remove(b'+');
+/// What a path component may hold besides letters and digits, all of it as it stands: a path must not grow in print.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'~')
+    .remove(b'+')
+    .remove(b'@')
+    .remove(b':')
+    .remove(b'=')
+    .remove(b',');
 
 /// A path below `/snapshots/` or `/releases/` that cannot climb. `Display` is percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! Verified bytes. A [`Blob`] exists only for bytes whose digest was checked, and stays readable as long as somebody holds it.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tree::digest::{Digest, Hasher, Sha512};
 
@@ -23,12 +24,14 @@ struct Opened {
     size: u64,
     file: File,
     path: PathBuf,
+    modified: Option<SystemTime>,
     _guard: PinGuard,
 }
 
 impl Blob {
-    pub(crate) fn new(size: u64, file: File, path: PathBuf, digest: Digest, guard: PinGuard) -> Self {
-        Self { opened: Arc::new(Opened { digest, size, file, path, _guard: guard }) }
+    pub(crate) fn new(metadata: &Metadata, file: File, path: PathBuf, digest: Digest, guard: PinGuard) -> Self {
+        let (size, modified) = (metadata.len(), metadata.modified().ok());
+        Self { opened: Arc::new(Opened { digest, size, file, path, modified, _guard: guard }) }
     }
 
     /// What the bytes are called.
@@ -41,6 +44,12 @@ impl Blob {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.opened.size
+    }
+
+    /// When its file was written, if the file system says so.
+    #[must_use]
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.opened.modified
     }
 
     /// Reads some bytes from a place on; 0 at the end or behind it. Several may read at once.

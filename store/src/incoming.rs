@@ -311,7 +311,8 @@ impl Incoming {
         let guard = inner.in_use.open(&digest).ok_or_else(busy).at(&place)?;
         inner.index.settle(&digest, record, false)?;
         inner.feeds.tell(Event::Added(digest, len));
-        Ok(Blob::new(len, file, place, digest, guard))
+        let metadata = file.metadata().at(&place)?;
+        Ok(Blob::new(&metadata, file, place, digest, guard))
     }
 
     /// Leaves what came on the disk for the next writer.

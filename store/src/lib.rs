@@ -208,18 +208,21 @@ impl Store {
         let Some(record) = inner.index.blob(digest)? else { return Ok(None) };
         let path = inner.layout.blob(digest);
         let sound = match inner.disk.open_read(&path) {
-            Ok(file) => (file.metadata().at(&path)?.len() == record.size).then_some(file),
+            Ok(file) => {
+                let metadata = file.metadata().at(&path)?;
+                (metadata.len() == record.size).then_some((file, metadata))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).at(&path)?,
         };
-        let Some(file) = sound else {
+        let Some((file, metadata)) = sound else {
             drop(guard);
             let still_wrong = || !path.metadata().is_ok_and(|metadata| metadata.len() == record.size);
             scrub::put_aside(inner, digest, still_wrong)?;
             return Ok(None);
         };
         inner.usage.mark(&inner.index, digest, inner.options.clock.now_secs());
-        Ok(Some(Blob::new(record.size, file, path, *digest, guard)))
+        Ok(Some(Blob::new(&metadata, file, path, *digest, guard)))
     }
 
     /// Whether the index has the blob. The file is not looked at: [`Store::get`] does that.

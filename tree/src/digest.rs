@@ -81,7 +81,12 @@ macro_rules! digest_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+                // Written for every answer of the mirror: one call instead of one a byte.
+                let mut text = [0; 2 * DIGEST_BYTES];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+                }
+                out.write_str(str::from_utf8(&text).unwrap_or_default())
             }
         }
 
@@ -91,6 +96,11 @@ macro_rules! digest_type {
             }
         }
     };
+}
+
+/// The lower-case digit of a number below 16.
+fn hex_digit(number: u8) -> u8 {
+    if number < 10 { b'0' + number } else { b'a' + number - 10 }
 }
 
 digest_type! {

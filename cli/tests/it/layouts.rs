@@ -96,7 +96,7 @@ fn every_layout_of_a_mirror_above_is_understood() {
 #[test]
 fn a_killed_portage_resumes_where_it_was_and_upstream_is_not_asked_again() {
     let dir = tempdir().unwrap();
-    let source = Source::new(&dir.path().join("sources"), "resumed-1.0.bin", &noise(3, 4_000_000));
+    let source = Source::new(&dir.path().join("sources"), "resumed-1.0.bin", &noise(3, 8_000_000));
     let gate = Arc::new(Gate::default());
     let (content, opened) = (source.content(), Arc::clone(&gate));
     let mirror = FaultServer::for_file("resumed-1.0.bin", move |_| {

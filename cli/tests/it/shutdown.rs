@@ -17,9 +17,9 @@ const END_MAX: Duration = Duration::from_secs(10);
 #[test]
 fn sigterm_ends_a_daemon_with_a_fetch_a_page_and_an_idle_connection_open() {
     let dir = tempdir().unwrap();
-    let source = Source::new(&dir.path().join("sources"), "slow-1.0.bin", &noise(1, 2_000_000));
+    let source = Source::new(&dir.path().join("sources"), "slow-1.0.bin", &noise(1, 8_000_000));
     let content = source.content();
-    let mirror = FaultServer::for_file("slow-1.0.bin", move |_| Answer::Stall(content.clone(), 1_000_000));
+    let mirror = FaultServer::for_file("slow-1.0.bin", move |_| Answer::Stall(content.clone(), 4_000_000));
     let repo = Repo::new(dir.path(), "main");
     repo.add_plain("plain", "http://127.0.0.1:1", &source);
     let node = TestPeer::mirror_of(&dir.path().join("node"), &repo, &mirror.url());

@@ -65,6 +65,7 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
             "serde",
             "serde_json",
             "thiserror",
+            "tikv-jemallocator",
             "tokio",
             "tracing",
             "tracing-subscriber",

@@ -1,29 +1,58 @@
 //! Bodies as streams of bounded steps: from a verified blob, or along a transfer that is still under way.
 
 use crate::blocking;
+use crate::buffers::{Buffer, STEP_BYTES};
 use crate::domain::Domain;
 use crate::flight::{End, Follower, Progress};
 use crate::stats::Source;
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream;
 use rustix::io::{ReadWriteFlags, preadv2};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use store::Blob;
 
-/// One step of a body. Larger steps bring no more speed; smaller ones cost CPU.
-pub(super) const STEP_BYTES: usize = 256 * 1024;
+/// One step, at least.
+const STEP_MIN_BYTES: usize = 32 * 1024;
+/// All steps together: with many clients the steps become smaller, so that slow ones do not cost memory.
+const STEPS_BYTES: usize = 8 * 1024 * 1024;
 /// A body that has not grown for this long is broken off: Portage's wget leaves after 60 s and would then start again.
 const SILENCE_MAX: Duration = Duration::from_secs(55);
 
-/// Reads up to `wanted` bytes at `offset`; fewer only at the end of the file.
-fn read_step(wanted: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<Bytes> {
-    let length = usize::try_from(wanted).unwrap_or(STEP_BYTES).min(STEP_BYTES);
-    let mut buffer = BytesMut::zeroed(length);
+/// Bodies under way in this process.
+static BODIES: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a body while it is under way.
+struct Underway;
+
+impl Underway {
+    fn begin() -> Self {
+        BODIES.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        BODIES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of the next step when `wanted` are left.
+fn step_bytes(wanted: u64) -> usize {
+    let share = STEPS_BYTES.checked_div(BODIES.load(Ordering::Relaxed)).unwrap_or(STEP_BYTES);
+    let step = share.clamp(STEP_MIN_BYTES, STEP_BYTES);
+    usize::try_from(wanted).map_or(step, |wanted| wanted.min(step))
+}
+
+/// Reads up to `length` bytes; fewer only at the end of the file.
+fn read_step(length: usize, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<Bytes> {
+    let mut buffer = Buffer::take(length);
     let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = buffer.room().get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match read(rest, filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
@@ -31,8 +60,7 @@ fn read_step(wanted: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usi
             Err(error) => return Err(error),
         }
     }
-    buffer.truncate(filled);
-    Ok(buffer.freeze())
+    Ok(buffer.freeze(filled))
 }
 
 /// Reads one step of a blob. Blocking.
@@ -40,19 +68,19 @@ fn read_step(wanted: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usi
 /// # Errors
 /// When the disk fails, or the file is shorter than the index says (then nothing of the step is given).
 pub(super) fn read_blob(blob: &Blob, offset: u64, wanted: u64) -> io::Result<Bytes> {
-    let bytes = read_step(wanted, |buffer, filled| blob.read_at(offset + filled, buffer))?;
-    let whole = wanted.min(STEP_BYTES as u64);
-    if bytes.len() as u64 == whole { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    let length = step_bytes(wanted);
+    let bytes = read_step(length, |buffer, filled| blob.read_at(offset + filled, buffer))?;
+    if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// One step of a blob if all of it is in the page cache. Never waits for the disk, so it may be called from async code;
 /// a trip to the blocking pool costs as much as the copy itself.
-fn read_cached(blob: &Blob, offset: u64, wanted: u64) -> Option<Bytes> {
-    let length = usize::try_from(wanted).unwrap_or(STEP_BYTES).min(STEP_BYTES);
-    let mut buffer = BytesMut::zeroed(length);
-    let mut into = [io::IoSliceMut::new(&mut buffer)];
+pub(super) fn read_cached(blob: &Blob, offset: u64, wanted: u64) -> Option<Bytes> {
+    let length = step_bytes(wanted);
+    let mut buffer = Buffer::take(length);
+    let mut into = [io::IoSliceMut::new(buffer.room())];
     let count = preadv2(blob.file(), &mut into, offset, ReadWriteFlags::NOWAIT).ok()?;
-    (count == length).then(|| buffer.freeze())
+    (count == length).then(|| buffer.freeze(count))
 }
 
 async fn next_step(blob: &Blob, offset: u64, wanted: u64) -> io::Result<Bytes> {
@@ -72,8 +100,8 @@ pub(super) fn of_blob(
     count: impl Fn(u64) + Send + 'static,
 ) -> Body {
     let end = last + 1;
-    let state = (blob, Some(first_step), first, count);
-    Body::from_stream(stream::try_unfold(state, move |(blob, ready, at, count)| async move {
+    let state = (blob, Some(first_step), first, count, Underway::begin());
+    Body::from_stream(stream::try_unfold(state, move |(blob, ready, at, count, underway)| async move {
         if at >= end {
             return Ok::<_, io::Error>(None);
         }
@@ -83,7 +111,7 @@ pub(super) fn of_blob(
         };
         count(bytes.len() as u64);
         let next = at + bytes.len() as u64;
-        Ok(Some((bytes, (blob, None, next, count))))
+        Ok(Some((bytes, (blob, None, next, count, underway))))
     }))
 }
 
@@ -98,7 +126,16 @@ pub(super) fn of_flight(
     last: u64,
     source: Source,
 ) -> Body {
-    let relay = Relay { domain, follower, restarts, sent: false, at: first, end: last + 1, source };
+    let relay = Relay {
+        domain,
+        follower,
+        restarts,
+        sent: false,
+        at: first,
+        end: last + 1,
+        source,
+        _underway: Underway::begin(),
+    };
     Body::from_stream(stream::try_unfold(relay, |mut relay| async move {
         let step = relay.step().await?;
         Ok::<_, io::Error>(step.map(|bytes| (bytes, relay)))
@@ -115,6 +152,7 @@ struct Relay {
     at: u64,
     end: u64,
     source: Source,
+    _underway: Underway,
 }
 
 impl Relay {
@@ -157,8 +195,9 @@ impl Relay {
         let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
         let reader = progress.reader.filter(|_| progress.restarts == self.restarts).ok_or_else(broken)?;
         let readable = progress.relayable.min(self.end - 1).saturating_sub(at);
+        let length = step_bytes(readable);
         let bytes =
-            blocking::run(move || read_step(readable, |buffer, filled| reader.read_at(at + filled, buffer))).await?;
+            blocking::run(move || read_step(length, |buffer, filled| reader.read_at(at + filled, buffer))).await?;
         // The partial may have been thrown away while it was read: then these bytes are nobody's.
         let unchanged = self.follower.flight().progress().restarts == self.restarts;
         if unchanged && !bytes.is_empty() { Ok(bytes) } else { Err(broken()) }

@@ -1,6 +1,6 @@
 //! `/distfiles/`: the mirror that Portage asks (GLEP 75).
 
-use super::body::{self, STEP_BYTES};
+use super::body;
 use super::range::{self, Span};
 use crate::blocking;
 use crate::domain::{Domain, Target, held};
@@ -38,6 +38,13 @@ pub(super) async fn distfile(
         domain.stats.missed(Miss::Unknown);
         return plain(StatusCode::NOT_FOUND, "this is no distfile path; see layout.conf");
     };
+    // A hit by digest is one look into the index and one open file, mostly from memory: a trip to the blocking pool would
+    // cost several times as much, and threads without end when many small files are asked for at once.
+    if let Asked::ByDigest(digest) = &asked
+        && let Some(here) = held(&domain.store, digest).and_then(|blob| begin_cached(blob, &headers))
+    {
+        return of_blob(&domain, &method, &headers, here, Source::Store);
+    }
     let found = {
         let (domain, headers) = (Arc::clone(&domain), headers.clone());
         blocking::run(move || look(&domain, &asked, &headers)).await
@@ -92,12 +99,21 @@ fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
     }
 }
 
+/// As [`begin`], from the page cache alone: none when the disk would have to be waited for.
+fn begin_cached(blob: Blob, headers: &HeaderMap) -> Option<Here> {
+    begin_with(blob, headers, body::read_cached)
+}
+
 /// None when the blob cannot be read: then it is obtained again.
 pub(super) fn begin(blob: Blob, headers: &HeaderMap) -> Option<Here> {
+    begin_with(blob, headers, |blob, first, wanted| body::read_blob(blob, first, wanted).ok())
+}
+
+fn begin_with(blob: Blob, headers: &HeaderMap, read: impl FnOnce(&Blob, u64, u64) -> Option<Bytes>) -> Option<Here> {
     let span = Span::of(headers, blob.size(), &etag(&blob.digest()));
     let (first, last) = bounds(span, blob.size());
-    let first_step = if last < first { Bytes::new() } else { body::read_blob(&blob, first, last - first + 1).ok()? };
-    let modified = blob.file().metadata().and_then(|metadata| metadata.modified()).ok();
+    let first_step = if last < first { Bytes::new() } else { read(&blob, first, last - first + 1)? };
+    let modified = blob.modified();
     Some(Here { blob, span, first_step, modified, lasting: true })
 }
 
@@ -137,7 +153,7 @@ pub(super) fn of_blob(
     };
     let body = if method == Method::HEAD || last < first {
         Body::empty()
-    } else if last - first < STEP_BYTES as u64 {
+    } else if here.first_step.len() as u64 > last - first {
         // One step is the whole answer: head and body leave in one write.
         domain.stats.sent(source, here.first_step.len() as u64);
         Body::from(here.first_step)

@@ -139,10 +139,10 @@ impl Passing {
             (None, _) => {}
         }
         // It is kept before the client sees the end, so that whoever asks next finds it.
-        if chunk.is_none() || self.body.length() == Some(self.passed) {
-            if let Some(keeper) = self.keeper.take() {
-                keeper.finish().await;
-            }
+        if (chunk.is_none() || self.body.length() == Some(self.passed))
+            && let Some(keeper) = self.keeper.take()
+        {
+            keeper.finish().await;
         }
         Ok(chunk)
     }

@@ -4,14 +4,14 @@ use super::ReadAt;
 use super::state::State;
 use super::streams::Pipe;
 use super::wire::{BlobAnswer, BlobRequest, read_frame, write_frame};
+use crate::buffers::{Buffer, STEP_BYTES};
+use bytes::Bytes;
 use futures::{AsyncWriteExt as _, StreamExt as _};
 use libp2p::PeerId;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes read and sent in one step.
-pub(super) const STEP_BYTES: usize = 256 << 10;
 /// Steps being read before they can leave, so that a transfer does not wait for the blocking pool.
 const READ_AHEAD: usize = 3;
 /// A stream beyond the peer's places waits so long for one: those it has just given up may not have been noticed yet.
@@ -104,19 +104,19 @@ async fn send(
 }
 
 /// Reads one whole step.
-async fn read_step(reader: Arc<dyn ReadAt>, at: u64, end: u64) -> io::Result<Vec<u8>> {
+async fn read_step(reader: Arc<dyn ReadAt>, at: u64, end: u64) -> io::Result<Bytes> {
     let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(STEP_BYTES);
     crate::blocking::run(move || {
-        let mut step = vec![0; wanted];
+        let mut step = Buffer::take(wanted);
         let (mut at, mut filled) = (at, 0);
-        while let Some(rest) = step.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = step.room().get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match reader.read_at(at, rest)? {
                 // Shorter than its size: the stream is cut, so that the peer does not wait.
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 length => (at, filled) = (at + length as u64, filled + length),
             }
         }
-        Ok(step)
+        Ok(step.freeze(filled))
     })
     .await
 }

@@ -1,11 +1,11 @@
 //! Fetching blobs: a request to one peer, and the bytes it sends, as far as they come.
 
-use super::blob::STEP_BYTES;
 use super::scores::{Offence, Traffic};
 use super::state::{Protocol, State};
 use super::streams::Pipe;
 use super::wire::{BlobAnswer, BlobRequest, FrameError, Key, read_frame, write_frame};
-use bytes::{Bytes, BytesMut};
+use crate::buffers::{Buffer, STEP_BYTES};
+use bytes::Bytes;
 use futures::AsyncRead as _;
 use libp2p::PeerId;
 use std::io;
@@ -14,9 +14,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tree::digest::Digest;
-
-/// A buffer with less room left than this is replaced; until then its chunks are cut from it one after another.
-const STEP_LEAST: usize = 64 << 10;
 
 /// Why a peer did not begin to send.
 #[derive(Debug, thiserror::Error)]
@@ -167,16 +164,7 @@ pub(super) async fn open(
     };
     let traffic = state.traffic(peer);
     let silence_max = state.config().silence_max;
-    Ok(Body {
-        state: Arc::clone(state),
-        traffic,
-        peer,
-        size,
-        at: from,
-        pipe: Some(pipe),
-        buffer: BytesMut::new(),
-        silence_max,
-    })
+    Ok(Body { state: Arc::clone(state), traffic, peer, size, at: from, pipe: Some(pipe), silence_max })
 }
 
 /// Asks over an idle stream when there is one, which may have died meanwhile; then over a new one.
@@ -205,7 +193,6 @@ pub struct Body {
     size: u64,
     at: u64,
     pipe: Option<Pipe>,
-    buffer: BytesMut,
     silence_max: Duration,
 }
 
@@ -245,18 +232,15 @@ impl Body {
             return Err(BodyError::Broken { peer, at, source: io::ErrorKind::NotConnected.into() });
         };
         let wanted = usize::try_from(missing).unwrap_or(usize::MAX).min(STEP_BYTES);
-        if self.buffer.len() < wanted.min(STEP_LEAST) {
-            self.buffer = BytesMut::zeroed(wanted);
-        }
-        let room = self.buffer.len().min(wanted);
-        let room = self.buffer.get_mut(..room).unwrap_or_default();
+        let mut buffer = Buffer::take(wanted);
+        let room = buffer.room();
         let read = std::future::poll_fn(|context| fill(pipe, context, room));
         let error = match tokio::time::timeout(after, read).await {
             Ok(Ok(0)) => BodyError::Broken { peer, at, source: io::ErrorKind::UnexpectedEof.into() },
             Ok(Ok(length)) => {
                 self.at += length as u64;
                 self.traffic.add_received(length);
-                return Ok(Some(self.buffer.split_to(length).freeze()));
+                return Ok(Some(buffer.freeze(length)));
             }
             Ok(Err(source)) => BodyError::Broken { peer, at, source },
             Err(_) => BodyError::Stalled { peer, at, after },

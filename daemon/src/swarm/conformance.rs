@@ -14,7 +14,7 @@ use tree::digest::Digest;
 /// Far beyond what anything here takes; reached only when a scenario hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Where one step of a body ends and the next begins, and its neighbours.
-const STEP: usize = super::blob::STEP_BYTES;
+const STEP: usize = crate::buffers::STEP_BYTES;
 const INTERESTING_SIZES: [usize; 7] = [0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP + 17, 5_000_003];
 
 /// Opens when the test says so, or ends.
