@@ -79,13 +79,13 @@ impl IndexError {
 /// The column families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Table {
-    /// digest → [`BlobRecord`]
+    /// digest → [`crate::record::BlobRecord`]
     Blobs,
-    /// digest → [`NumberRecord`], when it was last asked for
+    /// digest → [`crate::record::NumberRecord`], when it was last asked for
     Used,
-    /// digest → [`MoveRecord`], what a crash may leave half done
+    /// digest → [`crate::record::MoveRecord`], what a crash may leave half done
     Moves,
-    /// `d` digest root, and `r` length root digest → [`NumberRecord`], since when
+    /// `d` digest root, and `r` length root digest → [`crate::record::NumberRecord`], since when
     Pins,
     /// name → [`Counters`] or a number
     Counters,
