@@ -4,6 +4,7 @@ use crate::blocking;
 use crate::swarm::{Held, Holdings, ReadAt, Swarm};
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use store::{Blob, Store};
 use tree::digest::Digest;
@@ -15,13 +16,20 @@ const PAGE: usize = 4096;
 pub struct Shared {
     store: Store,
     enabled: bool,
+    given_bytes: Arc<AtomicU64>,
 }
 
 impl Shared {
     /// Of this store; nothing at all unless `enabled`.
     #[must_use]
     pub fn new(store: &Store, enabled: bool) -> Self {
-        Self { store: store.clone(), enabled }
+        Self { store: store.clone(), enabled, given_bytes: Arc::default() }
+    }
+
+    /// Bytes read to be given to peers since the start.
+    #[must_use]
+    pub fn given_bytes(&self) -> u64 {
+        self.given_bytes.load(Ordering::Relaxed)
     }
 
     /// True when a digest may be announced and given: RESTRICT and licence allow it in every ebuild that names it. One
@@ -32,11 +40,16 @@ impl Shared {
     }
 }
 
-struct OpenBlob(Blob);
+struct OpenBlob {
+    blob: Blob,
+    given_bytes: Arc<AtomicU64>,
+}
 
 impl ReadAt for OpenBlob {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, into)
+        let count = self.blob.read_at(offset, into)?;
+        self.given_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }
 
@@ -46,7 +59,8 @@ impl Holdings for Shared {
             return None;
         }
         let blob = crate::domain::held(&self.store, digest)?;
-        Some(Held { size: blob.size(), reader: Box::new(OpenBlob(blob)) })
+        let given_bytes = Arc::clone(&self.given_bytes);
+        Some(Held { size: blob.size(), reader: Box::new(OpenBlob { blob, given_bytes }) })
     }
 
     fn announced(&self) -> Vec<Digest> {
@@ -75,6 +89,12 @@ impl Announcer {
     #[must_use]
     pub fn new(shared: Arc<Shared>, announced: Vec<Digest>) -> Self {
         Self { shared, announced: Mutex::new(announced.into_iter().collect()) }
+    }
+
+    /// What is given to others.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// One blob came or went.

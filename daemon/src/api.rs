@@ -65,6 +65,9 @@ pub struct Status {
     pub connected: Vec<Peer>,
     /// Number of pins.
     pub pins: usize,
+    /// The first of them.
+    #[serde(default)]
+    pub pinned: Vec<Pin>,
     /// Blobs that rotted and were set aside.
     pub quarantined: u64,
     /// Unfinished downloads kept for resuming, in bytes.

@@ -55,7 +55,7 @@ pub struct Domain {
     /// When it began to serve.
     pub started: Instant,
     /// Keeps the swarm told of what is held.
-    announcer: Arc<Announcer>,
+    pub announcer: Arc<Announcer>,
     /// Transfers that may run at the same time.
     slots: Semaphore,
 }

@@ -5,17 +5,19 @@ use crate::blocking;
 use crate::domain::Domain;
 use crate::flight::Flight;
 use crate::swarm::PeerInfo;
-use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// Pins shown in full; `peer pin list` shows all.
+const PINNED_MAX: usize = 100;
 
 /// What is true now.
 pub async fn status(domain: &Arc<Domain>) -> Status {
     let reading = Arc::clone(domain);
-    let (stored, indexed, pins) = blocking::run(move || {
-        let roots: BTreeSet<_> = reading.store.pins().into_iter().map(|pin| pin.root).collect();
-        (reading.store.stats(), reading.store.catalog().len(), roots.len())
-    })
-    .await;
+    let (stored, indexed, mut pinned) =
+        blocking::run(move || (reading.store.stats(), reading.store.catalog().len(), crate::pins::list(&reading).pins))
+            .await;
+    let pins = pinned.len();
+    pinned.truncate(PINNED_MAX);
     let repositories = domain.repositories.list().as_ref().clone();
     let connected: Vec<Peer> = domain.swarm.peers().into_iter().map(peer).collect();
     let mut status = Status {
@@ -31,13 +33,14 @@ pub async fn status(domain: &Arc<Domain>) -> Status {
         distfiles_indexed: indexed,
         served: domain.stats.served(),
         misses: domain.stats.misses(),
-        given_bytes: domain.stats.given_bytes(),
+        given_bytes: domain.announcer.shared().given_bytes(),
         repositories,
         transfers: domain.flights.list().iter().map(transfer).collect(),
         recent: domain.stats.recent(),
         mirrors: mirrors(domain),
         connected,
         pins,
+        pinned,
         quarantined: stored.quarantined,
         partial_bytes: stored.partial_bytes,
         disk_free_bytes: stored.disk_free_bytes,

@@ -62,7 +62,6 @@ pub struct Stats {
     upstream: Counter,
     unknown: AtomicU64,
     unavailable: AtomicU64,
-    given_bytes: AtomicU64,
     recent: Mutex<VecDeque<Ended>>,
 }
 
@@ -93,17 +92,6 @@ impl Stats {
             Miss::Unavailable => &self.unavailable,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts bytes given to peers.
-    pub fn gave(&self, bytes: u64) {
-        self.given_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes given to peers.
-    #[must_use]
-    pub fn given_bytes(&self) -> u64 {
-        self.given_bytes.load(Ordering::Relaxed)
     }
 
     /// Answers by source; every source is there, zero or not.

@@ -27,6 +27,7 @@ mod crowd;
 mod examples;
 mod full_disk;
 mod http_semantics;
+mod lan;
 mod layouts;
 mod mirror_faults;
 mod no_open_proxy;

@@ -17,11 +17,16 @@ use crate::wait::{self, DEADLINE};
 /// Lines of the log shown when a test fails.
 const LOG_LINES: usize = 60;
 
+/// A test's daemon speaks on loopback only, and looks for nobody.
+const QUIET: &[&str] = &["--p2p", "/ip4/127.0.0.1/tcp/0", "--no-mdns"];
+
 /// How to start a daemon.
 pub(crate) struct Start {
     dir: PathBuf,
     wrapper: Vec<String>,
     flags: Vec<String>,
+    /// What keeps it from speaking to anybody it was not told of.
+    quiet: &'static [&'static str],
 }
 
 /// A running daemon.
@@ -38,7 +43,7 @@ impl Start {
         let alone = dir.join("alone/etc/portage");
         fs::create_dir_all(&alone).expect("a test can write");
         fs::write(alone.join("make.conf"), "GENTOO_MIRRORS=\"\"\n").expect("a test can write");
-        Self { dir: dir.to_owned(), wrapper: Vec::new(), flags: Vec::new() }
+        Self { dir: dir.to_owned(), wrapper: Vec::new(), flags: Vec::new(), quiet: QUIET }
     }
 
     pub(crate) fn flag(mut self, flag: &str, value: &str) -> Self {
@@ -74,6 +79,12 @@ impl Start {
         self
     }
 
+    /// Lets it speak on all interfaces and find others: only for a network namespace of its own.
+    pub(crate) fn with_default_swarm(mut self) -> Self {
+        self.quiet = &[];
+        self
+    }
+
     /// The command line, without where output goes.
     fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
@@ -86,7 +97,7 @@ impl Start {
         if !self.flags.iter().any(|flag| flag == "--config-root") {
             command.arg("--config-root").arg(self.dir.join("alone"));
         }
-        command.args(["--http", "127.0.0.1:0", "--p2p", "/ip4/127.0.0.1/tcp/0", "--no-mdns"]);
+        command.args(["--http", "127.0.0.1:0"]).args(self.quiet);
         command.args(&self.flags);
         clean(&mut command, &self.dir);
         command.process_group(0);
@@ -291,7 +302,8 @@ impl TestPeer {
     }
 
     fn again(&self) -> Start {
-        Start { dir: self.start.dir.clone(), wrapper: self.start.wrapper.clone(), flags: self.start.flags.clone() }
+        let Start { dir, wrapper, flags, quiet } = &self.start;
+        Start { dir: dir.clone(), wrapper: wrapper.clone(), flags: flags.clone(), quiet }
     }
 
     fn end(&mut self) {
