@@ -15,6 +15,7 @@ use daemon::config::Surroundings;
 use exit::{Exit, Failure};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -29,13 +30,21 @@ pub(crate) struct Around {
     pub(crate) no_color: bool,
 }
 
+/// What is still on the blocking pool when a verb has ended gets this long.
+const END_MAX: Duration = Duration::from_millis(500);
+
 fn main() -> std::process::ExitCode {
     abort_on_panic();
     let around = look_around();
     let peer = Peer::parse();
     let out = output::Output::new(peer.globals.json, peer.globals.quiet);
     let exit = runtime(&peer.verb)
-        .and_then(|runtime| runtime.block_on(commands::run(&peer, &around, &out)))
+        .and_then(|runtime| {
+            let exit = runtime.block_on(commands::run(&peer, &around, &out));
+            // Work that nobody waits for any more must not hold up the end.
+            runtime.shutdown_timeout(END_MAX);
+            exit
+        })
         .unwrap_or_else(|failure| {
             out.failure(&failure);
             failure.exit()

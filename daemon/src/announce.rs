@@ -111,8 +111,9 @@ impl Announcer {
 
     /// Compares everything: after the repositories changed, or events were lost. Blocking.
     pub fn compare(&self, swarm: &Swarm) {
-        let now: HashSet<Digest> = self.shared.announced().into_iter().collect();
+        // Listed under the lock: what comes or goes meanwhile is noted after this, not before.
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: HashSet<Digest> = self.shared.announced().into_iter().collect();
         let gone: Vec<Digest> = announced.difference(&now).copied().collect();
         let new: Vec<Digest> = now.difference(&announced).copied().collect();
         if !gone.is_empty() {
@@ -135,6 +136,9 @@ impl std::fmt::Debug for Announcer {
 /// Follows the store's events until the daemon stops.
 pub async fn follow(store: Store, swarm: Swarm, announcer: Arc<Announcer>) {
     let mut events = Some(store.subscribe());
+    // What came between the list the swarm started with and this subscription.
+    let (comparing, told) = (Arc::clone(&announcer), swarm.clone());
+    blocking::run(move || comparing.compare(&told)).await;
     while let Some(feed) = events.take() {
         let (swarm, announcer) = (swarm.clone(), Arc::clone(&announcer));
         // The wait is short so that the blocking pool is free to end when the daemon stops.

@@ -14,14 +14,14 @@ use crate::sources::Sources;
 use crate::stats::{Source, Stats, now_s};
 use crate::swarm::Swarm;
 use crate::tasks::Tasks;
-use crate::{api, config::Config};
+use crate::{api, config::Config, upkeep};
 use mirrors::layout::Asked;
 use mirrors::{Exempt, Mirrors, Uri};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Blob, CatalogEntry, GcTarget, Store, Wanted};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tree::digest::Digest;
 use tree::distfile::Distfile;
 
@@ -47,7 +47,7 @@ pub struct Domain {
     /// What was served.
     pub stats: Stats,
     /// What was passed through and kept.
-    pub kept: KeptPaths,
+    pub kept: Arc<KeptPaths>,
     /// The daemon's tasks.
     pub tasks: Tasks,
     /// Where it is reached.
@@ -56,6 +56,8 @@ pub struct Domain {
     pub started: Instant,
     /// Keeps the swarm told of what is held.
     pub announcer: Arc<Announcer>,
+    /// Told when pinned files may be missing.
+    pub pins_changed: Notify,
     /// Transfers that may run at the same time.
     slots: Semaphore,
 }
@@ -146,7 +148,7 @@ impl Domain {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, store, mirrors, swarm, repositories, announcer, addresses, tasks } = parts;
         let slots = Semaphore::new(config.transfers_max);
-        let kept = KeptPaths::open(&config.data_dir);
+        let kept = Arc::new(KeptPaths::open(&config.data_dir));
         let (flights, stats, started) = (Flights::default(), Stats::default(), Instant::now());
         Self {
             config,
@@ -161,37 +163,37 @@ impl Domain {
             addresses,
             started,
             announcer,
+            pins_changed: Notify::new(),
             slots,
         }
     }
 
     /// Compares the repositories with the index, and what hangs on them: mirrors, announcements, pins. Blocking.
     pub fn refresh_now(&self) -> Refreshed {
-        self.settle(self.repositories.refresh(&self.store))
+        upkeep::read_portage_mirrors(self);
+        self.take_over(self.repositories.refresh(&self.store))
     }
 
-    /// As [`Domain::refresh_now`], unless that was done a moment ago. True when something changed. Blocking.
-    pub fn refresh_eagerly(&self) -> bool {
-        self.settle(self.repositories.refresh_eagerly(&self.store)).changed()
+    /// For a request that names something unknown: see [`Repositories::refresh_eagerly`]. Blocking.
+    pub fn refresh_eagerly(&self) {
+        self.take_over(self.repositories.refresh_eagerly(&self.store));
     }
 
-    /// As [`Domain::refresh_now`], from async code; then pinned files that are not here are obtained.
+    /// As [`Domain::refresh_now`], from async code.
     pub async fn refresh(self: &Arc<Self>) -> Refreshed {
         let domain = Arc::clone(self);
-        let done = blocking::run(move || domain.refresh_now()).await;
-        if done.changed() {
-            self.tasks.spawn("fill pins", pins::fill(Arc::clone(self)));
-        }
-        done
+        blocking::run(move || domain.refresh_now()).await
     }
 
-    fn settle(&self, done: Refreshed) -> Refreshed {
+    /// What hangs on the repositories follows them.
+    fn take_over(&self, done: Refreshed) -> Refreshed {
+        self.mirrors.set_thirdparty(self.repositories.thirdparty());
         if done.changed() {
-            self.mirrors.set_thirdparty(self.repositories.thirdparty());
             self.announcer.compare(&self.swarm);
             if let Err(error) = pins::follow(self) {
                 tracing::error!(%error, "pins cannot follow the repositories");
             }
+            self.pins_changed.notify_one();
         }
         done
     }
@@ -271,7 +273,7 @@ impl Domain {
                 if let Some(blob) = self.get(flight.wanted.digest).await {
                     End::Have(blob, Source::Store)
                 } else {
-                    self.settled(&flight.wanted.digest).await;
+                    self.wait_for_first_peers(&flight.wanted.digest).await;
                     let sources =
                         Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks);
                     match fetcher::obtain(self, flight, sources).await {
@@ -286,7 +288,7 @@ impl Domain {
     }
 
     /// Waits, in the first moments of a node that has peers to dial, until one of them has the blob.
-    async fn settled(&self, digest: &Digest) {
+    async fn wait_for_first_peers(&self, digest: &Digest) {
         let left = SETTLE_MAX.saturating_sub(self.started.elapsed());
         if self.config.swarm_peers.is_empty() || left.is_zero() {
             return;
@@ -312,8 +314,14 @@ impl Domain {
     pub async fn make_room(&self, size: Option<u64>) -> bool {
         let store = self.store.clone();
         blocking::run(move || {
-            let held = store.stats().bytes;
-            let target = held.saturating_sub(size.unwrap_or(0));
+            let (stats, options) = (store.stats(), store.options());
+            let size = size.unwrap_or(0);
+            let reachable = stats.disk_free_bytes.saturating_add(stats.bytes).saturating_sub(options.free_min_bytes);
+            if options.size_max_bytes.is_some_and(|max| size > max) || size > reachable {
+                // It would not fit into an empty store: nothing is let go for it.
+                return false;
+            }
+            let target = stats.bytes.saturating_sub(size);
             match store.gc(GcTarget::Bytes(target), false) {
                 Ok(report) => report.freed_bytes > 0,
                 Err(error) => {

@@ -40,7 +40,7 @@ pub async fn obtain(
             Ok(Attempt::Wrong) if restarts < RESTARTS_MAX => restarts += 1,
             Ok(Attempt::Wrong | Attempt::Exhausted) => return Err(sources.nobody()),
             // Room may be had by letting go what was not used for long; once, or a flood of requests would empty the store.
-            Err(ObtainError::DiskFull) if !freed && domain.make_room(flight.wanted.size).await => freed = true,
+            Err(ObtainError::DiskFull) if !freed && domain.make_room(flight.progress().size).await => freed = true,
             Err(error) => return Err(error),
         }
     }
@@ -69,6 +69,10 @@ async fn attempt(domain: &Arc<Domain>, flight: &Arc<Flight>, sources: &mut Sourc
             }
         }
         let Some(mut opened) = sources.next(ingest.received()).await else { break };
+        if size.is_some() && opened.size().is_some_and(|says| Some(says) != size) {
+            // Without a Manifest line the first peer said the size; another one says another, and neither is proven.
+            continue;
+        }
         if opened.offset() < ingest.received() {
             // It cannot resume, so it starts over; what others brought is not needed any more.
             contributors.clear();

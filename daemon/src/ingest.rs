@@ -57,9 +57,7 @@ impl Ingest {
                 let _gone = tell.send(Writer::new(incoming, &flight).run(queue));
             }
             Err(error) => {
-                let full = error.is_full();
-                let failed = if full { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } };
-                let _gone = ready.send(Err(failed));
+                let _gone = ready.send(Err(refused(error.is_full(), &error)));
             }
         });
         let received = opened.await.map_err(|_closed| ObtainError::Stopping)??;
@@ -106,6 +104,11 @@ impl Ingest {
     }
 }
 
+/// What the store's refusal means to those who wait.
+fn refused(is_full: bool, error: &dyn std::error::Error) -> ObtainError {
+    if is_full { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } }
+}
+
 struct Writer<'flight> {
     incoming: Incoming,
     flight: &'flight Flight,
@@ -133,13 +136,7 @@ impl<'flight> Writer<'flight> {
             match order {
                 Order::Append(bytes, source) => self.append(&bytes, source, queue.is_empty())?,
                 Order::SetSize(size) => {
-                    self.incoming.set_size(size).map_err(|error| {
-                        if error.is_full() {
-                            ObtainError::DiskFull
-                        } else {
-                            ObtainError::Store { why: error.to_string() }
-                        }
-                    })?;
+                    self.incoming.set_size(size).map_err(|error| refused(error.is_full(), &error))?;
                     self.flight.update(|progress| progress.size = Some(size));
                 }
                 Order::Restart => self.restart()?,
@@ -151,9 +148,7 @@ impl<'flight> Writer<'flight> {
     }
 
     fn append(&mut self, bytes: &[u8], source: Source, idle: bool) -> Result<(), ObtainError> {
-        self.incoming.append(bytes).map_err(|error| {
-            if error.is_full() { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } }
-        })?;
+        self.incoming.append(bytes).map_err(|error| refused(error.is_full(), &error))?;
         self.tainted |= source == Source::Peer;
         let changed = self.source.replace(source) != Some(source);
         if changed || idle || self.incoming.len() - self.published >= PUBLISH_BYTES {
@@ -200,8 +195,7 @@ impl<'flight> Writer<'flight> {
                 });
                 Ok(Closed::Wrong)
             }
-            Err(error) if error.is_full() => Err(ObtainError::DiskFull),
-            Err(error) => Err(ObtainError::Store { why: error.to_string() }),
+            Err(error) => Err(refused(error.is_full(), &error)),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tree::cpv::Cp;
 use tree::mdcache::MdEntry;
 use tree::repo::EbuildRepo;
@@ -42,14 +43,15 @@ pub struct Portage {
     path: OsString,
     /// `PORTAGE_REPOSITORIES`: the text of a repos.conf, where the repositories are not those of Portage's own.
     repositories: Option<String>,
+    stopping: CancellationToken,
 }
 
 impl Portage {
     /// Asks through the interpreter that `path` (of the daemon's environment) finds.
     #[must_use]
-    pub fn new(runtime: Handle, config: &Config, path: OsString) -> Self {
+    pub fn new(runtime: Handle, config: &Config, path: OsString, stopping: CancellationToken) -> Self {
         let repositories = config.repos.as_ref().map(|repos| repositories(repos));
-        Self { runtime, config_root: config.config_root.clone(), path, repositories }
+        Self { runtime, config_root: config.config_root.clone(), path, repositories, stopping }
     }
 
     fn python(&self) -> Option<PathBuf> {
@@ -70,7 +72,8 @@ impl Portage {
         }
         Job {
             program: python,
-            arguments: vec!["-c".into(), SCRIPT.into(), repo.as_os_str().to_owned()],
+            // Isolated: nothing is imported from the folder the daemon happens to be in.
+            arguments: vec!["-I".into(), "-c".into(), SCRIPT.into(), repo.as_os_str().to_owned()],
             environment,
             input: cpvs.as_bytes().to_vec(),
             output_max_bytes: ANSWER_MAX_BYTES,
@@ -80,22 +83,23 @@ impl Portage {
 }
 
 impl AskMetadata for Portage {
-    fn ask(&self, repo: &Path, ebuilds: &[(Cp, Vec<String>)]) -> BTreeMap<Cp, BTreeMap<String, MdEntry>> {
+    fn ask(&self, repo: &Path, ebuilds: &[(Cp, Vec<String>)]) -> Option<BTreeMap<Cp, BTreeMap<String, MdEntry>>> {
         let Some(python) = self.python() else {
             tracing::warn!(repo = %repo.display(), "no md5-cache, and no python3 with Portage to ask for SRC_URI");
-            return BTreeMap::new();
+            return Some(BTreeMap::new());
         };
         let asked: BTreeMap<String, (&Cp, &String)> = ebuilds
             .iter()
             .flat_map(|(cp, pfs)| pfs.iter().map(move |pf| (format!("{}/{pf}", cp.category), (cp, pf))))
             .collect();
         let list = asked.keys().cloned().collect::<Vec<_>>().join("\n");
-        match self.runtime.block_on(run(self.job(python, repo, &list))) {
+        let job = self.job(python, repo, &list);
+        match self.runtime.block_on(self.stopping.run_until_cancelled(run(job)))? {
             Ok(Ended { output, code, errors }) => {
                 if code != Some(0) {
                     tracing::warn!(repo = %repo.display(), code, errors, "Portage did not answer for every ebuild");
                 }
-                parse(&output, &asked)
+                Some(parse(&output, &asked))
             }
             Err(
                 error @ (RunError::Start { .. }
@@ -104,7 +108,7 @@ impl AskMetadata for Portage {
                 | RunError::Pipe { .. }),
             ) => {
                 tracing::warn!(repo = %repo.display(), %error, "Portage cannot be asked");
-                BTreeMap::new()
+                None
             }
         }
     }

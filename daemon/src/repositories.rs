@@ -6,11 +6,13 @@ use crate::config::Config;
 use crate::stats::now_s;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use store::{Catalog, CatalogEntry, CatalogUri, PackageEntries, Store};
+use tokio_util::sync::CancellationToken;
 use tree::conf::ReposConf;
 use tree::cpv::Cp;
+use tree::digest::Hasher;
 use tree::mdcache::MdEntry;
 use tree::repo::{EbuildRepo, Package, Stamp};
 use tree::thirdparty::ThirdPartyMirrors;
@@ -20,13 +22,18 @@ use tree::uri::Exempt;
 const BATCH_PACKAGES: usize = 64;
 /// Threads that read packages.
 const THREADS_MAX: usize = 8;
+/// The licence group whose members forbid to hand a distfile on.
+const FORBIDDING_GROUP: &str = "EULA";
 /// A refresh asked for by a request that names something unknown happens at most this often.
 const EAGER_REFRESH: Duration = Duration::from_secs(5);
+/// Such a request waits this long for a refresh under way, and is then answered from what is known.
+const EAGER_WAIT: Duration = Duration::from_millis(800);
 
 /// Where metadata comes from for ebuilds that have no md5-cache entry: real Portage, when it is here.
 pub trait AskMetadata: Send + Sync + std::fmt::Debug {
-    /// Metadata of the ebuilds (PF) of packages of the repository at `repo`. What cannot be had is left out.
-    fn ask(&self, repo: &Path, ebuilds: &[(Cp, Vec<String>)]) -> BTreeMap<Cp, BTreeMap<String, MdEntry>>;
+    /// Metadata of the ebuilds (PF) of packages of the repository at `repo`; what Portage does not know is left out. None
+    /// when there was no answer at all, so that it is asked again.
+    fn ask(&self, repo: &Path, ebuilds: &[(Cp, Vec<String>)]) -> Option<BTreeMap<Cp, BTreeMap<String, MdEntry>>>;
 }
 
 /// The repositories of this node, in the order of their priority, foremost first.
@@ -35,8 +42,17 @@ pub struct Repositories {
     config: Config,
     state: RwLock<Arc<Vec<api::Repository>>>,
     thirdparty: RwLock<ThirdPartyMirrors>,
-    refreshing: Mutex<Option<Instant>>,
+    turns: Mutex<Turns>,
+    turn_ended: Condvar,
     metadata: Option<Arc<dyn AskMetadata>>,
+    stopping: CancellationToken,
+}
+
+/// Who refreshes now, and when that was last done.
+#[derive(Debug, Default)]
+struct Turns {
+    running: bool,
+    last: Option<Instant>,
 }
 
 /// What a refresh did.
@@ -59,8 +75,16 @@ impl Refreshed {
 impl Repositories {
     /// None read yet.
     #[must_use]
-    pub fn new(config: Config, metadata: Option<Arc<dyn AskMetadata>>) -> Self {
-        Self { config, state: RwLock::default(), thirdparty: RwLock::default(), refreshing: Mutex::default(), metadata }
+    pub fn new(config: Config, metadata: Option<Arc<dyn AskMetadata>>, stopping: CancellationToken) -> Self {
+        Self {
+            config,
+            state: RwLock::default(),
+            thirdparty: RwLock::default(),
+            turns: Mutex::default(),
+            turn_ended: Condvar::new(),
+            metadata,
+            stopping,
+        }
     }
 
     /// What is known of each repository.
@@ -78,12 +102,11 @@ impl Repositories {
     /// True once they have been read.
     #[must_use]
     pub fn are_read(&self) -> bool {
-        self.refreshing.try_lock().is_ok_and(|last| last.is_some())
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).last.is_some()
     }
 
     /// Opens every repository, foremost first. A repository that cannot be opened is reported, not skipped silently.
-    #[must_use]
-    pub fn open(&self) -> (Vec<EbuildRepo>, Vec<api::Repository>) {
+    fn open(&self) -> (Vec<Tree>, Vec<api::Repository>) {
         let (mut opened, mut broken) = (Vec::new(), Vec::new());
         let mut report = |path: &Path, problem: String| {
             tracing::warn!(path = %path.display(), problem, "cannot read a repository");
@@ -104,12 +127,16 @@ impl Repositories {
         };
         for path in paths {
             match EbuildRepo::open(&path) {
+                // Two of one name would take each other's rows away at every refresh.
+                Ok(repo) if opened.iter().any(|other: &EbuildRepo| other.name() == repo.name()) => {
+                    report(&path, format!("another repository is called {} too", repo.name()));
+                }
                 Ok(repo) => opened.push(repo),
                 Err(error) => report(&path, error.to_string()),
             }
         }
-        inherit(&mut opened);
-        (opened, broken)
+        let all_opened = broken.is_empty();
+        (with_masters(opened, all_opened), broken)
     }
 
     fn paths(&self) -> Result<Vec<PathBuf>, String> {
@@ -130,22 +157,37 @@ impl Repositories {
         entries
     }
 
-    /// Refreshes unless that was done a moment ago: for a request that names something unknown. Blocking.
+    /// For a request that names something unknown: waits a moment for a refresh under way, or refreshes unless that was
+    /// done a moment ago. Blocking.
     pub fn refresh_eagerly(&self, store: &Store) -> Refreshed {
-        let last = *self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < EAGER_REFRESH) { Refreshed::default() } else { self.refresh(store) }
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.turn_ended.wait_timeout_while(turns, EAGER_WAIT, |turns| turns.running);
+        let (mut turns, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if turns.running || turns.last.is_some_and(|at| at.elapsed() < EAGER_REFRESH) {
+            return Refreshed::default();
+        }
+        turns.running = true;
+        drop(turns);
+        self.run(store)
     }
 
     /// Compares every repository with the catalog and reads what is new or changed. Blocking; one at a time.
     pub fn refresh(&self, store: &Store) -> Refreshed {
-        let mut last = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.turn_ended.wait_while(turns, |turns| turns.running);
+        waited.unwrap_or_else(PoisonError::into_inner).running = true;
+        self.run(store)
+    }
+
+    /// The refresh itself, by whoever has the turn.
+    fn run(&self, store: &Store) -> Refreshed {
         let (repos, broken) = self.open();
         let mut thirdparty = ThirdPartyMirrors::default();
         let mut done = Refreshed::default();
         let mut list = Vec::new();
-        for repo in &repos {
-            thirdparty.merge(repo.thirdparty());
-            list.push(self.refresh_one(repo, store.catalog(), &mut done));
+        for tree in &repos {
+            thirdparty.merge(tree.repo.thirdparty());
+            list.push(self.refresh_one(tree, store.catalog(), &mut done));
         }
         if broken.is_empty() {
             // Only when all could be opened is a repository that is not there known to be gone.
@@ -154,14 +196,17 @@ impl Repositories {
         list.extend(broken);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
         *self.thirdparty.write().unwrap_or_else(PoisonError::into_inner) = thirdparty;
-        *last = Some(Instant::now());
+        *self.turns.lock().unwrap_or_else(PoisonError::into_inner) =
+            Turns { running: false, last: Some(Instant::now()) };
+        self.turn_ended.notify_all();
         if done.changed() {
             tracing::info!(read = done.read, removed = done.removed, "repositories refreshed");
         }
         done
     }
 
-    fn refresh_one(&self, repo: &EbuildRepo, catalog: &Catalog, done: &mut Refreshed) -> api::Repository {
+    fn refresh_one(&self, tree: &Tree, catalog: &Catalog, done: &mut Refreshed) -> api::Repository {
+        let repo = &tree.repo;
         let mut row = api::Repository {
             name: repo.name().to_string(),
             path: repo.path().display().to_string(),
@@ -169,7 +214,7 @@ impl Repositories {
             refreshed: now_s(),
             problem: None,
         };
-        let result = self.compare(repo, catalog, done);
+        let result = self.compare(tree, catalog, done);
         match result {
             Ok(packages) => row.packages = packages,
             Err(problem) => {
@@ -180,15 +225,21 @@ impl Repositories {
         row
     }
 
-    fn compare(&self, repo: &EbuildRepo, catalog: &Catalog, done: &mut Refreshed) -> Result<usize, String> {
-        let name = repo.name().to_string();
+    fn compare(&self, tree: &Tree, catalog: &Catalog, done: &mut Refreshed) -> Result<usize, String> {
+        let name = tree.repo.name().to_string();
         let mut known = catalog.stamps(&name);
-        let scanned = repo.scan().map_err(|error| error.to_string())?;
+        let scanned = tree.repo.scan().map_err(|error| error.to_string())?;
         let packages = scanned.len();
-        let changed: Vec<(Cp, Stamp)> =
-            scanned.into_iter().filter(|(cp, stamp)| known.remove(&cp.to_string()) != Some(stamp.0)).collect();
+        let changed: Vec<(Cp, Stamp)> = scanned
+            .into_iter()
+            .map(|(cp, stamp)| (cp, tree.stamp(stamp)))
+            .filter(|(cp, stamp)| known.remove(&cp.to_string()) != Some(stamp.0))
+            .collect();
         for batch in changed.chunks(BATCH_PACKAGES) {
-            let rows = self.read_batch(repo, batch);
+            if self.stopping.is_cancelled() {
+                return Err("the daemon is stopping".to_owned());
+            }
+            let rows = self.read_batch(tree, batch);
             let borrowed: Vec<_> = rows.iter().map(Rows::borrowed).collect();
             catalog.replace_packages(&name, &borrowed).map_err(|error| error.to_string())?;
             done.read += rows.len();
@@ -201,7 +252,8 @@ impl Repositories {
     }
 
     /// Reads packages, and asks Portage once for all the metadata that no md5-cache has.
-    fn read_batch(&self, repo: &EbuildRepo, batch: &[(Cp, Stamp)]) -> Vec<Rows> {
+    fn read_batch(&self, tree: &Tree, batch: &[(Cp, Stamp)]) -> Vec<Rows> {
+        let repo = &tree.repo;
         let mut packages = read_packages(repo, batch);
         let lacking: Vec<(Cp, Vec<String>)> = packages
             .iter()
@@ -209,7 +261,11 @@ impl Repositories {
             .map(|(package, _)| (package.cp.clone(), package.without_metadata.clone()))
             .collect();
         if let Some(metadata) = self.metadata.as_ref().filter(|_| !lacking.is_empty()) {
-            let answers = metadata.ask(repo.path(), &lacking);
+            let Some(answers) = metadata.ask(repo.path(), &lacking) else {
+                // Left out, they keep no stamp, so the next refresh asks again.
+                packages.retain(|(package, _)| package.without_metadata.is_empty());
+                return packages.iter().map(|(package, stamp)| rows(tree, package, *stamp)).collect();
+            };
             for (package, _) in &mut packages {
                 let Some(given) = answers.get(&package.cp) else { continue };
                 match repo.package_with(&package.cp, given) {
@@ -218,7 +274,7 @@ impl Repositories {
                 }
             }
         }
-        packages.iter().map(|(package, stamp)| rows(repo, package, *stamp)).collect()
+        packages.iter().map(|(package, stamp)| rows(tree, package, *stamp)).collect()
     }
 }
 
@@ -266,26 +322,59 @@ impl Rows {
     }
 }
 
-fn rows(repo: &EbuildRepo, package: &Package, stamp: Stamp) -> Rows {
+fn rows(tree: &Tree, package: &Package, stamp: Stamp) -> Rows {
+    let repo = &tree.repo;
     for problem in &package.problems {
         tracing::debug!(repository = %repo.name(), package = %package.cp, problem, "part of a package was left out");
     }
-    let entries = package.entries.iter().map(|entry| row(repo, &package.cp, entry)).collect();
+    let entries = package.entries.iter().map(|entry| row(tree, &package.cp, entry)).collect();
     Rows { package: package.cp.to_string(), stamp: stamp.0, entries }
+}
+
+/// One repository at one moment, with what it has of its masters.
+struct Tree {
+    repo: EbuildRepo,
+    /// False when a master could not be read: its licence groups, which forbid, are then not known, so nothing of this
+    /// repository is announced.
+    complete: bool,
+}
+
+impl Tree {
+    /// The stamp of a package, with all that decides about it beside its own files: when a master appears, or a licence
+    /// becomes one that forbids, every package is read again.
+    fn stamp(&self, stamp: Stamp) -> Stamp {
+        let mut rules = Hasher::new(false);
+        rules.update(&[u8::from(self.complete)]);
+        for licence in self.repo.license_groups().members(FORBIDDING_GROUP) {
+            rules.update(licence.as_bytes());
+            rules.update(b" ");
+        }
+        let (rules, _) = rules.finish();
+        let mut mixed = stamp.0;
+        mixed.iter_mut().zip(rules.as_bytes()).for_each(|(byte, rule)| *byte ^= rule);
+        Stamp(mixed)
+    }
 }
 
 /// A repository has the licence groups and mirrors of its masters beside its own. One that does not say who they are has
 /// the main repository, which is the hindmost, as Portage takes it.
-fn inherit(repos: &mut [EbuildRepo]) {
-    let all = repos.to_vec();
-    for repo in repos {
+fn with_masters(repos: Vec<EbuildRepo>, all_opened: bool) -> Vec<Tree> {
+    let inherit = |mut repo: EbuildRepo| {
         let named = |other: &&EbuildRepo| repo.masters().contains(other.name());
-        let masters: Vec<&EbuildRepo> =
-            if repo.says_masters() { all.iter().filter(named).collect() } else { all.last().into_iter().collect() };
-        for master in masters.into_iter().filter(|master| master.name() != repo.name()).collect::<Vec<_>>() {
+        let (masters, complete): (Vec<&EbuildRepo>, bool) = if repo.says_masters() {
+            let masters: Vec<_> = repos.iter().filter(named).collect();
+            let complete = masters.len() >= repo.masters().len();
+            (masters, complete)
+        } else {
+            (repos.last().into_iter().collect(), all_opened)
+        };
+        let own = repo.name().clone();
+        for master in masters.into_iter().filter(|master| *master.name() != own) {
             repo.inherit(master);
         }
-    }
+        Tree { repo, complete }
+    };
+    repos.iter().cloned().map(inherit).collect()
 }
 
 fn gone(known: HashMap<String, [u8; 16]>) -> Vec<String> {
@@ -304,7 +393,7 @@ fn forget_others(catalog: &Catalog, here: &[api::Repository], done: &mut Refresh
     }
 }
 
-fn row(repo: &EbuildRepo, cp: &Cp, entry: &tree::repo::PackageDistfile) -> CatalogEntry {
+fn row(tree: &Tree, cp: &Cp, entry: &tree::repo::PackageDistfile) -> CatalogEntry {
     let uri = |source: &tree::uri::SrcEntry| {
         let exempt = match source.exempt {
             Exempt::None => 0,
@@ -318,12 +407,12 @@ fn row(repo: &EbuildRepo, cp: &Cp, entry: &tree::repo::PackageDistfile) -> Catal
         size: entry.distfile.size,
         sha512: entry.distfile.sha512,
         name: entry.distfile.name.to_string(),
-        repo: repo.name().to_string(),
+        repo: tree.repo.name().to_string(),
         package: cp.to_string(),
         uris: entry.sources.iter().filter_map(uri).collect(),
         may_mirror: entry.sharing.mirror,
         may_fetch: entry.sharing.fetch,
-        may_announce: entry.sharing.announce,
+        may_announce: entry.sharing.announce && tree.complete,
         ebuilds: entry.ebuilds.clone(),
     }
 }

@@ -265,6 +265,13 @@ impl Sources {
         self.opened += 1;
         let patience = if self.patient { ANSWER_ALONE } else { ANSWER_WITH_OTHERS };
         match self.swarm.open_within(peer, &self.digest, from, patience).await {
+            Ok(body) if self.wanted.as_ref().is_some_and(|wanted| wanted.distfile.size != body.size()) => {
+                // The Manifest says how large it is; who says otherwise has another file, or none.
+                self.swarm.blame(peer, Offence::WrongBytes);
+                self.start_search();
+                self.last = Some(format!("peer {peer} has another size"));
+                None
+            }
             Ok(body) => Some(Opened::new(OpenBody::Peer(peer, body, from))),
             Err(error) => {
                 tracing::debug!(%peer, digest = ?self.digest, %error, "peer does not give it");

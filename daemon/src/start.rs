@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,8 +105,9 @@ pub async fn run(
     let addresses = addresses(&listeners, &identity);
 
     let shared = Arc::new(Shared::new(&store, config.share_distfiles));
-    let ask: Arc<dyn AskMetadata> = Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path));
-    let repositories = Repositories::new(config.clone(), Some(ask));
+    let ask: Arc<dyn AskMetadata> =
+        Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
+    let repositories = Repositories::new(config.clone(), Some(ask), tasks.stopping().clone());
     let mirrors = Mirrors::new(mirror_options(&config))?;
     let announced = announced(&shared).await;
     let swarm = Swarm::start(identity, swarm_config(&config)?, Arc::<Shared>::clone(&shared), &tasks).await?;
@@ -115,8 +116,15 @@ pub async fn run(
         Parts { config, store, mirrors, swarm, repositories, announcer: Arc::clone(&announcer), addresses, tasks };
     let domain = Arc::new(Domain::new(parts));
 
-    upkeep::read_portage_mirrors(&domain);
-    domain.refresh().await;
+    tokio::pin!(shutdown);
+    tokio::select! {
+        biased;
+        () = &mut shutdown => {
+            stop(&domain).await;
+            return Ok(());
+        }
+        _read = domain.refresh() => {}
+    }
     start_tasks(&domain, announcer, listeners, control);
     on_ready(&ready(&domain));
     notify(&[sd_notify::NotifyState::Ready]);
@@ -137,6 +145,7 @@ fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<T
     tasks.spawn("control", serve_unix(control, control::router(Arc::clone(domain)), tasks.clone()));
     tasks.spawn("announce", announce::follow(domain.store.clone(), domain.swarm.clone(), announcer));
     tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
+    tasks.spawn("pins", upkeep::fill_pins(Arc::clone(domain)));
     tasks.spawn("gc", upkeep::gc(Arc::clone(domain)));
     tasks.spawn("flush", upkeep::flush(Arc::clone(domain)));
 }
@@ -207,16 +216,22 @@ async fn bind_http(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunErro
 /// A socket that a dead daemon left is taken over; a living one's is not.
 async fn bind_control(path: &Path) -> Result<UnixListener, RunError> {
     let failed = |source| RunError::Path { path: path.to_owned(), source };
-    if tokio::net::UnixStream::connect(path).await.is_ok() {
-        return Err(RunError::Running { path: path.to_owned() });
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    match tokio::net::UnixStream::connect(path).await {
+        Ok(_answers) => return Err(RunError::Running { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // A dead daemon's socket, and nothing else that may lie there.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(CONTROL_MODE)).map_err(failed)?;
     Ok(listener)
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// The binhost's path names this node: Portage's index cache knows no port.

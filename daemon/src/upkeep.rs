@@ -2,6 +2,7 @@
 
 use crate::blocking;
 use crate::domain::Domain;
+use crate::pins;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use url::Url;
 const REFRESH_PERIOD: Duration = Duration::from_secs(60);
 /// A look may take this part of the time: 1 in 200.
 const REFRESH_SHARE: u32 = 200;
+/// Time after which pinned files that were not to be had are tried again.
+const PINS_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// Time between two gc runs.
 const GC_PERIOD: Duration = Duration::from_secs(15 * 60);
 /// Time between two flushes of what is kept in memory for a while.
@@ -24,9 +27,17 @@ pub(crate) async fn refresh(domain: Arc<Domain>) {
     loop {
         tokio::time::sleep(period).await;
         let started = Instant::now();
-        read_portage_mirrors(&domain);
         domain.refresh().await;
         period = REFRESH_PERIOD.max(started.elapsed() * REFRESH_SHARE);
+    }
+}
+
+/// Obtains what is pinned and not here: when told to, and from time to time what was not to be had before.
+pub(crate) async fn fill_pins(domain: Arc<Domain>) {
+    loop {
+        pins::fill(Arc::clone(&domain)).await;
+        // Told or not, it is time then.
+        let _elapsed = tokio::time::timeout(PINS_PERIOD, domain.pins_changed.notified()).await;
     }
 }
 
@@ -57,6 +68,7 @@ pub(crate) async fn flush(domain: Arc<Domain>) {
 }
 
 /// The mirrors above this node: those of the configuration, else GENTOO_MIRRORS, in both cases less this node itself.
+/// Reads files: blocking.
 pub(crate) fn read_portage_mirrors(domain: &Domain) {
     let config = &domain.config;
     let listed = match &config.mirrors {
@@ -71,13 +83,17 @@ pub(crate) fn read_portage_mirrors(domain: &Domain) {
     };
     let mirrors = listed.iter().filter_map(|text| usable(text, &domain.addresses.http)).collect();
     domain.mirrors.set_mirrors(mirrors);
-    domain.mirrors.set_thirdparty(domain.repositories.thirdparty());
 }
 
 /// None for what is no HTTP mirror (a folder, rsync) and for this node: it must not ask itself.
 fn usable(text: &str, ours: &[SocketAddr]) -> Option<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     (!is_ours(&url, ours)).then_some(url)
+}
+
+/// Only an address of this machine can be bound.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn is_ours(url: &Url, ours: &[SocketAddr]) -> bool {
@@ -89,8 +105,8 @@ fn is_ours(url: &Url, ours: &[SocketAddr]) -> bool {
         Some(url::Host::Domain(_)) | None => return false,
     };
     ours.iter().any(|our| {
-        let same_host =
-            address.is_none_or(|address| address == our.ip() || (our.ip().is_unspecified() && address.is_loopback()));
+        let same_host = address
+            .is_none_or(|address| address == our.ip() || (our.ip().is_unspecified() && is_of_this_machine(address)));
         Some(our.port()) == port && same_host
     })
 }

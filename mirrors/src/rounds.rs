@@ -52,12 +52,6 @@ impl Rounds {
             self.again.retain(|index| *index != last);
         }
     }
-
-    /// How many candidates the plan had.
-    #[must_use]
-    pub fn candidates(&self) -> usize {
-        self.candidates.len()
-    }
 }
 
 impl Iterator for Rounds {

@@ -201,8 +201,14 @@ impl Incoming {
         let Some(size) = self.wanted.size.filter(|size| !self.reserved && *size >= RESERVE_MIN_BYTES) else {
             return Ok(());
         };
-        let disk = &*self.store.inner.disk;
-        disk.reserve(&self.file, &self.path, size).at(&self.path).map_err(AppendError::from_disk)?;
+        let inner = &*self.store.inner;
+        let free = inner.disk.free_bytes(&self.path_dir()).at(&self.path).map_err(AppendError::from_disk)?;
+        let free_min = inner.options.free_min_bytes;
+        if size.saturating_sub(self.len()).saturating_add(free_min) > free {
+            // A size that only a peer has said must not take the whole disk at once.
+            return Err(AppendError::BelowFreeMin { free, free_min });
+        }
+        inner.disk.reserve(&self.file, &self.path, size).at(&self.path).map_err(AppendError::from_disk)?;
         self.reserved = true;
         Ok(())
     }

@@ -33,6 +33,8 @@ const TARGETS_MAX: usize = 100_000;
 const REQUEST_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Time between two progress lines.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+/// Silence after which a client is told that there is still something to wait for; it leaves after 60 s.
+const STILL_AT_IT: Duration = Duration::from_secs(15);
 /// Files of one fetch that are obtained side by side.
 const FETCH_WIDTH: usize = 4;
 
@@ -65,8 +67,11 @@ async fn status(State(domain): State<Arc<Domain>>) -> Response {
 /// A stream of lines; the receiver's end is the body.
 fn lines<T: Serialize + Send + 'static>(receiver: mpsc::Receiver<T>) -> Response {
     let body = futures::stream::unfold(receiver, |mut receiver| async move {
-        let line = receiver.recv().await?;
-        let mut json = serde_json::to_vec(&line).unwrap_or_default();
+        // An empty line now and then says that the work goes on: a large file may take a while.
+        let Ok(line) = tokio::time::timeout(STILL_AT_IT, receiver.recv()).await else {
+            return Some((Ok(Bytes::from_static(b"\n")), receiver));
+        };
+        let mut json = serde_json::to_vec(&line?).unwrap_or_default();
         json.push(b'\n');
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(json)), receiver))
     });
@@ -97,7 +102,9 @@ async fn fetch(State(domain): State<Arc<Domain>>, Json(request): Json<FetchReque
         wanted.sort_by_key(|target| target.wanted.digest);
         wanted.dedup_by_key(|target| target.wanted.digest);
         let total = wanted.len() as u64;
-        let results = futures::stream::iter(wanted).map(|target| fetch_one(&domain, target, &tell));
+        // A client that left wants nothing more begun.
+        let wanted = futures::stream::iter(wanted).take_while(|_| futures::future::ready(!tell.is_closed()));
+        let results = wanted.map(|target| fetch_one(&domain, target, &tell));
         let have =
             results.buffer_unordered(FETCH_WIDTH).filter(|had| futures::future::ready(*had)).count().await as u64;
         // A client that left does not want the sum.
@@ -194,7 +201,7 @@ async fn change_pins(State(domain): State<Arc<Domain>>, Json(request): Json<PinR
     let changing = Arc::clone(&domain);
     match blocking::run(move || pins::change(&changing, &request)).await {
         Ok(answer) => {
-            domain.tasks.spawn("fill pins", pins::fill(Arc::clone(&domain)));
+            domain.pins_changed.notify_one();
             Json(answer).into_response()
         }
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot keep the pins: {error}"), None),

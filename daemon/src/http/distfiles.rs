@@ -88,7 +88,8 @@ fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
     }
     let mut target = domain.resolve(asked);
     let unknown = target.as_ref().is_none_or(|target| target.over_http.is_none());
-    if unknown && domain.refresh_eagerly() {
+    if unknown {
+        domain.refresh_eagerly();
         target = domain.resolve(asked);
     }
     let Some(target) = target else { return Found::Unknown };

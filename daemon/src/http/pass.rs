@@ -16,7 +16,7 @@ use futures::stream;
 use mirrors::{Conditional, PassBody};
 use std::sync::Arc;
 use store::{Blob, Incoming};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tree::digest::Digest;
 
 /// Chunks between the mirror and the disk.
@@ -67,7 +67,8 @@ async fn pass(domain: Arc<Domain>, path: String, method: Method, headers: Header
 }
 
 async fn here(domain: &Domain, path: &str) -> Option<(Kept, Blob)> {
-    let kept = domain.kept.get(path, now_s())?;
+    let (table, key) = (Arc::clone(&domain.kept), path.to_owned());
+    let kept = blocking::run(move || table.get(&key, now_s())).await?;
     let blob = domain.get(kept.digest.parse().ok()?).await?;
     Some((kept, blob))
 }
@@ -77,7 +78,8 @@ fn asked(headers: &HeaderMap) -> Conditional {
     Conditional {
         if_none_match: text(header::IF_NONE_MATCH),
         if_modified_since: text(header::IF_MODIFIED_SINCE),
-        range: text(header::RANGE),
+        // The condition of a range is not passed on, so the range is not either.
+        range: text(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE)),
     }
 }
 
@@ -157,7 +159,11 @@ enum Order {
 /// another answer would fit to it.
 struct Keeper {
     orders: mpsc::Sender<Order>,
+    _place: SemaphorePermit<'static>,
 }
+
+/// Bodies kept at the same time: each holds a thread for as long as its client reads.
+static KEEPERS: Semaphore = Semaphore::const_new(16);
 
 impl Keeper {
     async fn start(domain: &Arc<Domain>, path: &str, body: &PassBody) -> Option<Self> {
@@ -171,13 +177,16 @@ impl Keeper {
             content_type: value("content-type"),
             used: now_s(),
         };
-        let (store, key, size) = (domain.store.clone(), Digest::of(path.as_bytes()), body.length());
+        let place = KEEPERS.try_acquire().ok()?;
+        // Without a length nothing says whether a body that ended is whole.
+        let size = Some(body.length()?);
+        let (store, key) = (domain.store.clone(), Digest::of(path.as_bytes()));
         // Somebody else is passing the same file: one copy is enough.
         let incoming = blocking::run(move || store.incoming_unnamed(&key, size).ok()).await?;
         let (orders, queue) = mpsc::channel(QUEUE_MAX);
         let (domain, path) = (Arc::clone(domain), path.to_owned());
         blocking::start(move || keep(&domain, &path, kept, incoming, queue));
-        Some(Self { orders })
+        Some(Self { orders, _place: place })
     }
 }
 

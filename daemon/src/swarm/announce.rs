@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use libp2p::kad::{K_VALUE, KBucketKey};
 use libp2p::{Multiaddr, PeerId};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -54,29 +55,59 @@ fn shared_bits(a: &Position, b: &Position) -> u32 {
     u32::try_from(at).unwrap_or(0) * 8 + bits
 }
 
+/// What there is to say about a key.
+#[derive(Debug)]
+struct Waiting {
+    key: Key,
+    withdraw: bool,
+    /// Whether any neighbour may know that we provide it.
+    told: bool,
+}
+
 /// Keys that wait to be advertised, or withdrawn, in the order of the key space.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    waiting: Mutex<BTreeMap<Position, (Key, bool)>>,
+    waiting: Mutex<BTreeMap<Position, Waiting>>,
     woken: Notify,
 }
 
 impl Pending {
+    /// Keys that nobody was told of, or that were taken back since.
     pub(super) fn advertise(&self, keys: Vec<Key>) {
-        self.add(keys, false);
+        self.add(keys, false, false);
     }
 
+    /// Keys that were told, once more.
+    fn advertise_again(&self, keys: Vec<Key>) {
+        self.add(keys, false, true);
+    }
+
+    /// Takes keys back. One that nobody was told of is forgotten: its withdrawal would be the first word of it.
     pub(super) fn withdraw(&self, keys: Vec<Key>) {
-        self.add(keys, true);
+        self.add(keys, true, true);
     }
 
-    fn add(&self, keys: Vec<Key>, withdraw: bool) {
+    /// `told` holds for keys that do not wait; of one that waits it is known.
+    fn add(&self, keys: Vec<Key>, withdraw: bool, told: bool) {
         // Hashed outside the lock.
         let placed: Vec<(Position, Key)> = keys.into_iter().map(|key| (position(&key.0), key)).collect();
-        if !placed.is_empty() {
-            lock(&self.waiting).extend(placed.into_iter().map(|(position, key)| (position, (key, withdraw))));
-            self.wake();
+        if placed.is_empty() {
+            return;
         }
+        let mut waiting = lock(&self.waiting);
+        for (position, key) in placed {
+            match waiting.entry(position) {
+                Entry::Vacant(place) => {
+                    place.insert(Waiting { key, withdraw, told });
+                }
+                Entry::Occupied(place) if withdraw && !place.get().told => {
+                    place.remove();
+                }
+                Entry::Occupied(mut place) => place.get_mut().withdraw = withdraw,
+            }
+        }
+        drop(waiting);
+        self.wake();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -89,22 +120,27 @@ impl Pending {
     }
 
     fn first(&self) -> Option<(Position, Key)> {
-        lock(&self.waiting).first_key_value().map(|(position, (key, _))| (*position, *key))
+        lock(&self.waiting).first_key_value().map(|(position, waiting)| (*position, waiting.key))
     }
 
-    /// The keys that share `bits` leading bits with a position, in order, at most `max`.
+    /// The keys that share `bits` leading bits with a position, in order, at most `max`. From now on they count as told,
+    /// since some peer may be even if not all are.
     fn region(&self, at: &Position, bits: u32, max: usize) -> Vec<(Position, Key, bool)> {
-        let waiting = lock(&self.waiting);
-        let from = waiting.range(*at..);
+        let mut waiting = lock(&self.waiting);
+        let from = waiting.range_mut(*at..);
         let inside = from.take_while(|(position, _)| shared_bits(position, at) >= bits).take(max);
-        inside.map(|(position, (key, withdraw))| (*position, *key, *withdraw)).collect()
+        let tell = |(position, waiting): (&Position, &mut Waiting)| {
+            waiting.told = true;
+            (*position, waiting.key, waiting.withdraw)
+        };
+        inside.map(tell).collect()
     }
 
     /// These were told; what was changed in the meantime stays.
     fn done(&self, told: &[(Position, Key, bool)]) {
         let mut waiting = lock(&self.waiting);
         for (position, _, withdraw) in told {
-            if waiting.get(position).is_some_and(|(_, now)| now == withdraw) {
+            if waiting.get(position).is_some_and(|waiting| waiting.withdraw == *withdraw) {
                 waiting.remove(position);
             }
         }
@@ -120,7 +156,7 @@ pub(super) async fn advertise(state: Arc<State>) {
         let grown = told_peers > 0 && state.routing() >= 2 * told_peers && now >= grown_at + GROWTH_PAUSE;
         if now >= cycle_at || grown {
             let keys = lock(&state.announced).keys().collect();
-            state.pending.advertise(keys);
+            state.pending.advertise_again(keys);
             cycle_at = now + state.config().advert_interval;
             (told_peers, grown_at) = (state.routing(), now);
         }
@@ -153,6 +189,9 @@ async fn region(state: &Arc<State>, at: &Position, key: Key) -> Option<usize> {
     state.command(Command::Closest { key, answer }).await;
     let mut near = tokio::time::timeout(CLOSEST_MAX, answered).await.ok()?.ok()?;
     near.retain(|near| near.peer != state.local());
+    if near.is_empty() {
+        return None; // Nobody is told.
+    }
     let told = state.pending.region(at, covered_bits(at, &near), REGION_KEYS_MAX);
     let adverts = Arc::new(adverts(&told));
     let telling = near.into_iter().map(|Neighbour { peer, addresses }| {
@@ -275,6 +314,27 @@ mod tests {
             pending.done(&region);
         }
         assert_eq!(seen, 500 - (region.len() - 1));
+    }
+
+    #[test]
+    fn a_key_withdrawn_before_anybody_was_told_is_forgotten_and_one_that_was_told_is_withdrawn() {
+        let pending = Pending::default();
+        let all = keys(3);
+        pending.advertise(all.clone());
+        pending.withdraw(vec![all[0]]);
+        assert_eq!(pending.len(), 2, "the first was never told");
+        let (at, told) = pending.first().unwrap();
+        assert_eq!(pending.region(&at, 256, 1).len(), 1); // Told to some, but not done.
+        pending.withdraw(all.clone());
+        let left: Vec<(Key, bool)> = lock(&pending.waiting).values().map(|w| (w.key, w.withdraw)).collect();
+        assert!(left.contains(&(told, true)) && left.contains(&(all[0], true)) && left.len() == 2, "{left:?}");
+        pending.advertise(vec![told]);
+        pending.withdraw(vec![told]);
+        assert_eq!(pending.len(), 2, "announced again in between, it is still known to some");
+        let cycle = Pending::default();
+        cycle.advertise_again(all.clone());
+        cycle.withdraw(all);
+        assert_eq!(cycle.len(), 3, "all were told in the last cycle");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use super::event_loop::EventLoop;
 use super::records::is_key;
 use super::state::Neighbour;
 use super::wire::Key;
-use libp2p::PeerId;
-use libp2p::kad::store::RecordStore as _;
+use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, GetProvidersOk, InboundRequest, QueryId, QueryResult, RecordKey};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId};
 use std::collections::HashSet;
 use tokio::sync::oneshot;
 
@@ -107,9 +107,67 @@ impl EventLoop {
     }
 }
 
+/// Puts a peer into the routing table, under the addresses it names now and, if it was dialled, the one it was reached at.
+///
+/// Whatever it named earlier goes: libp2p keeps every address of a peer for ever, and a peer may name others every second.
+pub(super) fn route<S>(kad: &mut kad::Behaviour<S>, peer: PeerId, listens: &[Multiaddr], at: &Multiaddr)
+where
+    S: RecordStore + Send + 'static,
+{
+    if listens.is_empty() {
+        return; // It adds none, and may well be reached where it was dialled.
+    }
+    let routed = routed(kad, peer);
+    if routed.is_empty() {
+        kad.remove_peer(&peer); // It may wait for a place, which collects addresses too.
+    }
+    for listen in listens {
+        kad.add_address(&peer, listen.clone());
+    }
+    let whole = |address: &Multiaddr| address.clone().with_p2p(peer).ok();
+    let kept: Vec<Multiaddr> = listens.iter().chain([at]).filter_map(whole).collect();
+    for address in routed.iter().filter(|address| !kept.contains(address)) {
+        kad.remove_address(&peer, address);
+    }
+}
+
+/// The addresses of a peer in the routing table, each with its `/p2p/ID`.
+fn routed<S>(kad: &mut kad::Behaviour<S>, peer: PeerId) -> Vec<Multiaddr>
+where
+    S: RecordStore + Send + 'static,
+{
+    let Some(bucket) = kad.kbucket(peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
+    entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect())
+}
+
 /// Answers; nobody waiting any more is normal.
 fn reply<T>(answer: oneshot::Sender<T>, value: T) {
     if answer.send(value).is_err() {
         tracing::trace!("nobody waits for this answer any more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::kad::store::MemoryStore;
+
+    #[test]
+    fn a_peer_is_routed_to_where_it_listens_now_however_often_it_changes_its_mind() {
+        let (local, peer) = (PeerId::random(), PeerId::random());
+        let mut kad = kad::Behaviour::new(local, MemoryStore::new(local));
+        let address = |port: u32| -> Multiaddr { format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap() };
+        let dialled = address(9);
+        kad.add_address(&peer, dialled.clone());
+        for push in 10..1000 {
+            route(&mut kad, peer, &[address(push), address(push + 1)], &dialled);
+        }
+        route(&mut kad, peer, &[], &dialled);
+        let mut now = routed(&mut kad, peer);
+        now.sort();
+        let mut expected = [dialled, address(999), address(1000)].map(|address| address.with_p2p(peer).unwrap());
+        expected.sort();
+        assert_eq!(now, expected);
     }
 }

@@ -16,7 +16,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::kad::QueryId;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -270,7 +270,7 @@ impl EventLoop {
 
     fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: Multiaddr) {
         tracing::debug!(%peer, %address, "connected");
-        self.known.established(connection, peer);
+        self.known.established(connection, peer, Instant::now());
         if self.chosen_dials.contains(&connection) {
             self.chosen_dials.retain(|id| *id != connection);
             self.chosen.insert(peer);
@@ -286,11 +286,7 @@ impl EventLoop {
             BehaviourEvent::Streams(inbound) => self.on_stream(inbound),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
             BehaviourEvent::Kad(event) => self.on_kad(event),
-            BehaviourEvent::Ping(event) => {
-                if let Ok(rtt) = event.result {
-                    self.state.set_rtt(&event.peer, rtt);
-                }
-            }
+            BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
                     if !self.foreign.contains(&peer) && !self.state.is_banned(&peer) {
@@ -307,6 +303,18 @@ impl EventLoop {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A connection that answers no more is closed, or it would stay until the kernel gives up on it, hours later.
+    fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+        match result {
+            Ok(rtt) => self.state.set_rtt(&peer, rtt),
+            Err(failure) if is_end(&failure) => {
+                tracing::debug!(%peer, %failure, "no answer any more");
+                self.swarm.close_connection(connection);
+            }
+            Err(failure) => tracing::trace!(%peer, %failure, "round trip not measured"),
         }
     }
 
@@ -328,9 +336,7 @@ impl EventLoop {
         let Some(address) = self.addresses.get(&peer).cloned() else { return };
         let reach = Reach::of(&address);
         let listens = plausible(&info.listen_addrs, reach, ADDRESSES_MAX);
-        for listen in &listens {
-            self.swarm.behaviour_mut().kad.add_address(&peer, listen.clone());
-        }
+        super::dht::route(&mut self.swarm.behaviour_mut().kad, peer, &listens, &address);
         lock(&self.state.records).set_addresses(&peer, &listens);
         let listed = self.known.is_listed(&peer) || self.chosen.contains(&peer);
         let stranger = self.strangers.remove(&peer);
@@ -352,5 +358,25 @@ impl EventLoop {
         if self.swarm.disconnect_peer_id(peer).is_err() {
             tracing::trace!(%peer, "was gone already");
         }
+    }
+}
+
+/// Whether a failed ping means that the connection is dead: not when the peer only does not speak that protocol.
+fn is_end(failure: &ping::Failure) -> bool {
+    match failure {
+        ping::Failure::Timeout | ping::Failure::Other { .. } => true,
+        ping::Failure::Unsupported => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_without_answer_ends_a_connection_and_one_not_understood_does_not() {
+        assert!(is_end(&ping::Failure::Timeout));
+        assert!(is_end(&ping::Failure::Other { error: "broken".into() }));
+        assert!(!is_end(&ping::Failure::Unsupported));
     }
 }

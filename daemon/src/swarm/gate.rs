@@ -11,11 +11,13 @@ use libp2p::swarm::{
 };
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll};
 
-/// Inbound connections from one address. Loopback is free: every node of a test lives there.
+/// Inbound connections from one IPv4 address. Loopback is free: every node of a test lives there.
 const PER_ADDRESS_MAX: u32 = 16;
+/// Inbound connections from one IPv6 network, which may be one machine with any number of addresses, or many machines.
+const PER_NETWORK_MAX: u32 = 64;
 
 /// The IP address a multiaddr begins with.
 pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
@@ -64,23 +66,38 @@ pub(super) fn plausible(listens: &[Multiaddr], seen_at: Reach, max: usize) -> Ve
     near.iter().filter(|address| !some_tcp || tcp(address)).take(max).map(|address| (*address).clone()).collect()
 }
 
-/// Counts connections by address.
+/// What inbound connections are counted by: an IPv4 address, or the first address of an IPv6 network.
+///
+/// A machine chooses the last 64 bits of its IPv6 address itself (RFC 4862), and of a link-local one all but the first 10.
+fn origin(address: &Multiaddr) -> Option<IpAddr> {
+    let ip = ip(address).filter(|ip| !ip.is_loopback())?;
+    let IpAddr::V6(ip) = ip else { return Some(ip) };
+    let bits = if ip.is_unicast_link_local() { 10 } else { 64 };
+    Some(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << (128 - bits))).into())
+}
+
+/// How many connections there may be from an [`origin`].
+fn most(origin: IpAddr) -> u32 {
+    if origin.is_ipv4() { PER_ADDRESS_MAX } else { PER_NETWORK_MAX }
+}
+
+/// Counts connections by origin.
 #[derive(Default)]
 pub(super) struct Gate {
     inbound: HashMap<IpAddr, u32>,
 }
 
-/// There are too many connections from one address.
+/// There are too many connections from one origin.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {PER_ADDRESS_MAX} connections from {address}")]
+#[error("more than {} connections from {origin}", most(*origin))]
 struct TooMany {
-    address: IpAddr,
+    origin: IpAddr,
 }
 
 impl Gate {
     fn counted(endpoint: &ConnectedPoint) -> Option<IpAddr> {
         match endpoint {
-            ConnectedPoint::Listener { send_back_addr, .. } => ip(send_back_addr).filter(|ip| !ip.is_loopback()),
+            ConnectedPoint::Listener { send_back_addr, .. } => origin(send_back_addr),
             ConnectedPoint::Dialer { .. } => None,
         }
     }
@@ -96,9 +113,9 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        match ip(remote) {
-            Some(address) if self.inbound.get(&address).is_some_and(|count| *count >= PER_ADDRESS_MAX) => {
-                Err(ConnectionDenied::new(TooMany { address }))
+        match origin(remote) {
+            Some(origin) if self.inbound.get(&origin).is_some_and(|count| *count >= most(origin)) => {
+                Err(ConnectionDenied::new(TooMany { origin }))
             }
             _ => Ok(()),
         }
@@ -211,5 +228,34 @@ mod tests {
             remaining_established: 0,
         }));
         assert!(gate.handle_pending_inbound_connection(id, &local, &remote).is_ok());
+    }
+
+    #[test]
+    fn a_machine_does_not_get_round_the_limit_with_other_addresses_of_its_network() {
+        let mut gate = Gate::default();
+        let (local, id) = (address("/ip6/2001:db8::1/tcp/1"), ConnectionId::new_unchecked(1));
+        let mut connect = |remote: &str| {
+            let endpoint = ConnectedPoint::Listener { local_addr: local.clone(), send_back_addr: address(remote) };
+            gate.handle_pending_inbound_connection(id, &local, &address(remote)).inspect(|()| {
+                gate.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                    peer_id: PeerId::random(),
+                    connection_id: id,
+                    endpoint: &endpoint,
+                    failed_addresses: &[],
+                    other_established: 0,
+                }));
+            })
+        };
+        for machine in 1..=PER_NETWORK_MAX {
+            assert!(connect(&format!("/ip6/2001:db8:0:1:{machine:x}::9/tcp/{machine}")).is_ok());
+            assert!(connect(&format!("/ip6/fe80:{machine:x}::9/tcp/{machine}")).is_ok());
+        }
+        for denied in ["/ip6/2001:db8:0:1:abcd:ef01:2345:6789/tcp/1", "/ip6/fe80:0:0:abcd::1/tcp/1"] {
+            let error = connect(denied).unwrap_err().downcast::<TooMany>().unwrap();
+            assert!(error.to_string().starts_with("more than 64 "), "{error}");
+        }
+        for allowed in ["/ip6/2001:db8:0:2::9/tcp/1", "/ip4/10.0.0.2/tcp/1", "/ip6/::1/tcp/1"] {
+            assert!(connect(allowed).is_ok(), "{allowed}");
+        }
     }
 }

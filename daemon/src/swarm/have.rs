@@ -19,18 +19,21 @@ const TELL_PAUSE: Duration = Duration::from_secs(2);
 /// One frame must go out in this time.
 const TELL_FRAME_MAX: Duration = Duration::from_secs(60);
 
-/// Tells a peer what we hold until it is gone. Cancel safe: yes.
-pub(super) async fn tell(state: Arc<State>, peer: PeerId) {
+/// Tells a peer what we hold until it is gone or another task tells it. Cancel safe: yes.
+pub(super) async fn tell(state: Arc<State>, peer: PeerId, number: u64) {
     for _ in 0..TELL_ATTEMPTS {
+        if !state.is_told_by(&peer, number) {
+            break;
+        }
         if let Err(error) = tell_once(&state, peer).await {
             tracing::debug!(%peer, %error, "telling holdings ended");
         }
-        if !state.is_connected(&peer) {
+        if !state.is_told_by(&peer, number) {
             break;
         }
         tokio::time::sleep(TELL_PAUSE).await;
     }
-    state.untold(&peer);
+    state.untold(&peer, number);
 }
 
 async fn tell_once(state: &State, peer: PeerId) -> io::Result<()> {

@@ -7,8 +7,11 @@
 use super::wire::{HAVE_PREFIXES_MAX, Have, Key};
 use std::collections::BTreeSet;
 
-/// Changes kept beside the sorted list before they are merged into it.
+/// Changes kept beside the sorted list before they are merged into it: so many, or a part of a long list, so that merging
+/// costs a change little however long the list is.
 const CHANGES_MAX: usize = 1024;
+/// The part of a long list, as its divisor.
+const CHANGES_PART: usize = 16;
 
 /// What one connected peer says it holds.
 #[derive(Debug, Default)]
@@ -29,17 +32,19 @@ impl PeerHoldings {
     }
 
     /// Takes what the peer said. What goes beyond `room` entries is left out: the peer is then asked less often, no more.
+    ///
+    /// A frame costs no more than its own length, since any peer may send many: the parts of a list rise strictly, as
+    /// [`Announced::snapshot`] makes them, and a part out of order, or after a change to the list, is dropped.
     pub(super) fn apply(&mut self, have: Have, room: usize) {
         match have {
             Have::Snapshot { first, prefixes } => {
                 if first {
                     *self = Self::default();
                 }
-                self.merge();
-                self.sorted.extend_from_slice(&prefixes);
-                self.sorted.sort_unstable();
-                self.sorted.dedup();
-                self.sorted.truncate(room);
+                if self.added.is_empty() && self.sorted.last() < prefixes.first() {
+                    let free = room.saturating_sub(self.len());
+                    self.sorted.extend(prefixes.iter().take(free));
+                }
             }
             Have::Delta { added, removed } => {
                 for prefix in removed {
@@ -50,7 +55,7 @@ impl PeerHoldings {
                         self.add(prefix);
                     }
                 }
-                if self.added.len() + self.removed.len() > CHANGES_MAX {
+                if self.added.len() + self.removed.len() > CHANGES_MAX.max(self.sorted.len() / CHANGES_PART) {
                     self.merge();
                 }
             }
@@ -78,7 +83,8 @@ impl PeerHoldings {
         let added = std::mem::take(&mut self.added);
         if !added.is_empty() {
             self.sorted.extend(added);
-            self.sorted.sort_unstable();
+            // Stable, because that is linear where two rising runs meet.
+            self.sorted.sort();
         }
     }
 }
@@ -207,6 +213,34 @@ mod tests {
         assert_eq!(peer.len(), 1000);
         peer.apply(Have::Delta { added: (70_000..72_000).collect(), removed: vec![0, 1] }, 1000);
         assert_eq!(peer.len(), 1000);
+    }
+
+    #[test]
+    fn a_part_of_a_list_out_of_order_is_dropped_and_what_was_told_stays_whole() {
+        let part = |prefixes: &[u32]| Have::Snapshot { first: false, prefixes: prefixes.to_vec() };
+        let mut peer = PeerHoldings::default();
+        peer.apply(Have::Snapshot { first: true, prefixes: vec![10, 20] }, 1000);
+        peer.remove(20); // We asked while the list was still coming.
+        peer.apply(part(&[30, 40]), 1000);
+        for late in [part(&[]), part(&[5, 50]), part(&[40, 60]), part(&[20])] {
+            peer.apply(late, 1000);
+        }
+        assert_eq!((&peer.sorted[..], peer.len()), (&[10, 20, 30, 40][..], 3));
+        peer.apply(Have::Delta { added: vec![50], removed: vec![10] }, 1000);
+        peer.apply(part(&[50, 60]), 1000);
+        assert_eq!(peer.len(), 3);
+        assert!(peer.contains(50) && !peer.contains(60) && !peer.contains(20));
+    }
+
+    #[test]
+    fn a_long_list_is_not_merged_anew_for_a_few_changes() {
+        let mut peer = PeerHoldings::default();
+        peer.apply(Have::Snapshot { first: true, prefixes: (0..64_000).collect() }, 1_000_000);
+        peer.apply(Have::Delta { added: (70_000..73_000).collect(), removed: (0..1000).collect() }, 1_000_000);
+        assert_eq!((peer.sorted.len(), peer.len()), (64_000, 66_000));
+        peer.apply(Have::Delta { added: vec![80_000], removed: vec![] }, 1_000_000);
+        assert_eq!((peer.sorted.len(), peer.len()), (66_001, 66_001));
+        assert!(peer.sorted.is_sorted());
     }
 
     proptest! {

@@ -15,6 +15,8 @@ const ADDRESSES_MAX: usize = 4;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// No pause is longer.
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// A connection that lasted so long was a good one: after it, the pauses begin anew.
+const LASTING: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Entry {
@@ -25,6 +27,17 @@ struct Entry {
     dialling: Option<ConnectionId>,
     failures: u32,
     next: Instant,
+    /// Since when it is connected.
+    since: Instant,
+}
+
+impl Entry {
+    /// The next dial waits twice as long as the last one did.
+    fn back_off(&mut self, now: Instant) {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        self.next = now + RETRY_FIRST.saturating_mul(factor).min(RETRY_MAX);
+        self.failures = (self.failures + 1).min(16);
+    }
 }
 
 /// Those peers.
@@ -51,6 +64,7 @@ impl Known {
             dialling: None,
             failures: 0,
             next: now,
+            since: now,
         };
         Self { entries: addresses.iter().map(entry).collect() }
     }
@@ -74,6 +88,7 @@ impl Known {
                 dialling: None,
                 failures: 0,
                 next: now,
+                since: now,
             });
         }
     }
@@ -112,16 +127,17 @@ impl Known {
         .collect()
     }
 
-    /// A connection is there.
-    pub(super) fn established(&mut self, connection: ConnectionId, peer: PeerId) {
+    /// A connection is there. Whether it is worth anything shows later: who shakes hands and hangs up is dialled ever more
+    /// rarely too.
+    pub(super) fn established(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) {
         for entry in &mut self.entries {
             if entry.dialling == Some(connection) {
                 entry.peer = Some(peer);
                 entry.dialling = None;
             }
-            if entry.peer == Some(peer) {
+            if entry.peer == Some(peer) && !entry.connected {
                 entry.connected = true;
-                entry.failures = 0;
+                entry.since = now;
             }
         }
     }
@@ -130,17 +146,17 @@ impl Known {
     pub(super) fn failed(&mut self, connection: ConnectionId, now: Instant) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.dialling == Some(connection)) {
             entry.dialling = None;
-            let factor = 1_u32.checked_shl(entry.failures).unwrap_or(u32::MAX);
-            entry.next = now + RETRY_FIRST.saturating_mul(factor).min(RETRY_MAX);
-            entry.failures = (entry.failures + 1).min(16);
+            entry.back_off(now);
         }
     }
 
     /// The last connection to a peer is gone.
     pub(super) fn closed(&mut self, peer: &PeerId, now: Instant) {
         for entry in self.entries.iter_mut().filter(|entry| entry.peer == Some(*peer)) {
-            entry.connected = false;
-            entry.next = now + RETRY_FIRST;
+            if std::mem::take(&mut entry.connected) && now.saturating_duration_since(entry.since) >= LASTING {
+                entry.failures = 0;
+            }
+            entry.back_off(now);
         }
     }
 }
@@ -179,12 +195,35 @@ mod tests {
         let peer = PeerId::random();
         let mut known = Known::listed(&[address("/ip4/127.0.0.1/tcp/1")], now);
         let dialled = known.due(now);
-        known.established(dialled[0].connection_id(), peer);
+        known.established(dialled[0].connection_id(), peer, now);
         assert!(known.is_listed(&peer));
         assert!(known.due(now + RETRY_MAX).is_empty());
         known.closed(&peer, now);
         assert!(known.due(now).is_empty());
         assert_eq!(known.due(now + RETRY_FIRST).len(), 1);
+    }
+
+    #[test]
+    fn who_shakes_hands_and_hangs_up_is_dialled_ever_more_rarely_until_a_connection_lasts() {
+        let mut now = Instant::now();
+        let peer = PeerId::random();
+        let mut known = Known::listed(&[address("/ip4/127.0.0.1/tcp/1")], now);
+        let mut lost_after = |lasted: Duration| {
+            let dialled = known.due(now);
+            assert_eq!(dialled.len(), 1);
+            known.established(dialled[0].connection_id(), peer, now);
+            now += lasted / 2;
+            known.established(ConnectionId::new_unchecked(7), peer, now); // It dialled us as well.
+            now += lasted / 2;
+            known.closed(&peer, now);
+            let pause = known.entries[0].next - now;
+            now += pause;
+            pause
+        };
+        let pauses: Vec<u64> = (0..11).map(|_| lost_after(Duration::from_secs(2)).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(lost_after(LASTING), RETRY_FIRST);
+        assert_eq!(lost_after(Duration::ZERO), RETRY_FIRST * 2);
     }
 
     #[test]

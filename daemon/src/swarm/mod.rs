@@ -7,7 +7,8 @@
 //!
 //! # What others learn about you
 //! - Connected peers on the local network and listed peers: your peer id, addresses, agent, and 32 bits of every announced digest.
-//!   Whoever connects and asks by the same protocol learns the same.
+//!   Any machine that can reach the port learns your peer id, addresses and agent, and by asking the DHT for a key whether you
+//!   provide it; the list only if it would be given files ([`Config::serve_wan`], or a local or listed address).
 //! - The DHT: that your peer id provides the announced keys, which names the versions of packages you have. With mDNS off and no peers
 //!   given, the program speaks to nobody; the DHT reaches only peers of peers.
 //! - Only what `Holdings::announced` lists is told. A blob is served only where `Holdings::open` answers, and without
@@ -15,7 +16,7 @@
 //!
 //! # Bounds
 //! Everything a peer sends has a length, a count and a deadline: frames (`wire`), holdings and records (`Config`), streams of one
-//! peer (8 for blobs, 64 in all), connections (400; 4 of one peer; 16 of one address), 32 adverts a minute, and a silence deadline in bodies.
+//! peer (8 for blobs, 64 in all), connections (400; 4 of one peer; 16 of one IPv4 address, 64 of one IPv6 network), 32 adverts a minute, and a silence deadline in bodies.
 //! BLAKE2B cannot be checked by pieces, so a liar costs at most the blob's size in bytes once; then it is banned.
 //!
 //! **Invariant:** `event_loop` alone owns the libp2p swarm. No lock is held across an await.

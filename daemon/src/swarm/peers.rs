@@ -66,8 +66,8 @@ struct Peer {
     held: PeerHoldings,
     rtt: Option<Duration>,
     traffic: Arc<Traffic>,
-    /// Whether a task tells this peer what we hold.
-    told: bool,
+    /// The number of the task that tells this peer what we hold.
+    told: Option<u64>,
     /// The number of the stream whose word on holdings counts.
     have_stream: u64,
     have_streams: u32,
@@ -83,6 +83,7 @@ pub(super) struct Table {
     scores: Scores,
     held_total: usize,
     have_streams: u64,
+    tellers: u64,
 }
 
 impl State {
@@ -114,17 +115,26 @@ impl State {
 
     /// Starts the task that tells a peer what we hold, once.
     fn tell_peer(self: &Arc<Self>, peer: PeerId) {
-        let first =
-            lock(&self.table).peers.get_mut(&peer).is_some_and(|known| !std::mem::replace(&mut known.told, true));
-        if first {
-            self.tasks().spawn("swarm have", super::have::tell(Arc::clone(self), peer));
-        }
+        let number = {
+            let mut table = lock(&self.table);
+            table.tellers += 1;
+            let number = table.tellers;
+            let Some(known) = table.peers.get_mut(&peer).filter(|known| known.told.is_none()) else { return };
+            known.told = Some(number);
+            number
+        };
+        self.tasks().spawn("swarm have", super::have::tell(Arc::clone(self), peer, number));
     }
 
-    /// The telling task ended although the peer may still be there.
-    pub(super) fn untold(&self, peer: &PeerId) {
-        if let Some(known) = lock(&self.table).peers.get_mut(peer) {
-            known.told = false;
+    /// Whether this task still is the one that tells a peer: not once it was gone, even if it is back and another tells it.
+    pub(super) fn is_told_by(&self, peer: &PeerId, number: u64) -> bool {
+        lock(&self.table).peers.get(peer).is_some_and(|known| known.told == Some(number))
+    }
+
+    /// A telling task ended although the peer may still be there.
+    pub(super) fn untold(&self, peer: &PeerId, number: u64) {
+        if let Some(known) = lock(&self.table).peers.get_mut(peer).filter(|known| known.told == Some(number)) {
+            known.told = None;
         }
     }
 
@@ -201,7 +211,12 @@ impl State {
     // What they hold.
 
     /// A peer begins to tell what it holds; only its newest stream counts, and a third at the same time is refused.
+    ///
+    /// A list costs memory: only those are heard whom we would give blobs to, which are all that were asked for.
     pub(super) fn have_stream(&self, peer: &PeerId) -> Option<u64> {
+        if !self.serves(peer) {
+            return None;
+        }
         let mut table = lock(&self.table);
         table.have_streams += 1;
         let number = table.have_streams;
@@ -330,7 +345,7 @@ impl Peer {
             held: PeerHoldings::default(),
             rtt: None,
             traffic,
-            told: false,
+            told: None,
             have_stream: 0,
             have_streams: 0,
             idle: Vec::new(),
@@ -439,6 +454,37 @@ mod tests {
         state.unheard(&peer, old);
         assert_eq!(state.peers()[0].holdings, 1);
         assert!(state.have_stream(&peer).is_some());
+    }
+
+    #[test]
+    fn what_strangers_from_afar_say_they_hold_is_not_heard() {
+        let quiet = state(Config { exchange: false, ..Config::default() });
+        let far = peer(&quiet, false, false);
+        assert_eq!(quiet.have_stream(&far), None);
+        let named = peer(&quiet, false, true);
+        assert!(quiet.have_stream(&named).is_some());
+        let open = state(Config { exchange: false, serve_wan: true, ..Config::default() });
+        let far = peer(&open, false, false);
+        assert!(open.have_stream(&far).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_told_a_peer_before_it_was_gone_does_not_tell_it_beside_another() {
+        let (state, mut commands) = State::new(PeerId::random(), Config::default(), Arc::new(Nothing), &Tasks::new());
+        let peer = peer(&state, true, false);
+        let told = || lock(&state.table).peers[&peer].told.unwrap();
+        let old = told();
+        state.left(&peer);
+        let address = Multiaddr::empty();
+        state.joined(peer, Joined { address, agent: String::new(), lan: true, listed: false, listens: Vec::new() });
+        let new = told();
+        assert!(state.is_told_by(&peer, new) && !state.is_told_by(&peer, old));
+        let ended = futures::FutureExt::now_or_never(crate::swarm::have::tell(Arc::clone(&state), peer, old));
+        assert!(ended.is_some() && commands.try_recv().is_err(), "it opens no stream any more");
+        state.untold(&peer, old);
+        assert_eq!(told(), new);
+        state.untold(&peer, new);
+        assert_eq!(lock(&state.table).peers[&peer].told, None);
     }
 
     #[test]

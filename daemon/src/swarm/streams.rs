@@ -122,14 +122,17 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Opens a stream on the oldest connection, dialling when there is none.
+    /// Opens a stream on the newest connection, dialling when there is none: of several, the older ones are the likelier to
+    /// be dead without anybody having noticed.
     pub(super) fn open(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, wanted: Wanted) {
-        if let Some(connection) = self.connections.get(&peer).and_then(|all| all.first()) {
+        if let Some(connection) = self.connections.get(&peer).and_then(|all| all.last()) {
             let handler = NotifyHandler::One(*connection);
             self.queue.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event: wanted });
             return;
         }
         let waiting = self.waiting.entry(peer).or_default();
+        // What nobody waits for any more takes no place from the others.
+        waiting.retain(|wanted| !wanted.answer.is_closed());
         if waiting.len() >= WAITING_PER_PEER_MAX {
             return wanted.answer(Err(io::Error::other("too many streams wait for this peer")));
         }
@@ -318,5 +321,68 @@ impl OutboundUpgrade<Stream> for Offer {
 
     fn upgrade_outbound(self, stream: Stream, named: Named) -> Self::Future {
         ready(Ok((named.0, stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::core::ConnectedPoint;
+
+    fn endpoint() -> ConnectedPoint {
+        ConnectedPoint::Listener { local_addr: Multiaddr::empty(), send_back_addr: Multiaddr::empty() }
+    }
+
+    fn connect(streams: &mut Streams, peer_id: PeerId, connection_id: ConnectionId) {
+        streams.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id,
+            connection_id,
+            endpoint: &endpoint(),
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+    }
+
+    /// The connection on which a stream asked for now is opened.
+    fn opened_on(streams: &mut Streams, peer: PeerId) -> ConnectionId {
+        streams.open(peer, Vec::new(), Wanted::new(Protocol::Blob, oneshot::channel().0));
+        match streams.queue.pop_back() {
+            Some(ToSwarm::NotifyHandler { handler: NotifyHandler::One(connection), .. }) => connection,
+            other => panic!("not opened: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn streams_go_to_the_newest_connection_and_back_to_the_older_one_when_it_closes() {
+        let (mut streams, peer) = (Streams::default(), PeerId::random());
+        let [old, new] = [1, 2].map(ConnectionId::new_unchecked);
+        connect(&mut streams, peer, old);
+        connect(&mut streams, peer, new);
+        assert_eq!(opened_on(&mut streams, peer), new);
+        streams.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id: peer,
+            connection_id: new,
+            endpoint: &endpoint(),
+            cause: None,
+            remaining_established: 1,
+        }));
+        assert_eq!(opened_on(&mut streams, peer), old);
+    }
+
+    #[test]
+    fn questions_nobody_waits_for_any_more_do_not_keep_new_ones_out() {
+        let (mut streams, peer) = (Streams::default(), PeerId::random());
+        let ask = |streams: &mut Streams| {
+            let (answer, mut answered) = oneshot::channel();
+            streams.open(peer, Vec::new(), Wanted::new(Protocol::Blob, answer));
+            let refused = answered.try_recv().is_ok();
+            (answered, refused)
+        };
+        let patient: Vec<_> = (0..WAITING_PER_PEER_MAX).map(|_| ask(&mut streams)).collect();
+        assert!(patient.iter().all(|(_, refused)| !refused));
+        assert!(ask(&mut streams).1, "one too many");
+        drop(patient);
+        assert!(!ask(&mut streams).1);
+        assert_eq!(streams.waiting[&peer].len(), 1);
     }
 }

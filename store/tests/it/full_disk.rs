@@ -16,7 +16,7 @@ use crate::stage::{add, bytes_of, options, scratch, wanted};
 fn a_full_disk_says_so_and_what_came_stays() {
     let dir = scratch();
     let bytes = bytes_of(9, 3 << 20);
-    // The calls of an incoming: open_partial, free_bytes, reserve, append, append.
+    // The calls of an incoming: open_partial, free_bytes, free_bytes, reserve, append, append.
     let quiet = FaultyDisk::new(dir.path(), Fault::Never, io::ErrorKind::StorageFull);
     let store = Store::open_on(dir.path(), options(), Arc::clone(&quiet) as Arc<dyn Disk>).unwrap();
     let (opened, _) = quiet.counts();
@@ -25,9 +25,9 @@ fn a_full_disk_says_so_and_what_came_stays() {
     let again = FaultyDisk::new(dir.path(), Fault::Never, io::ErrorKind::StorageFull);
     drop(Store::open_on(dir.path(), options(), Arc::clone(&again) as Arc<dyn Disk>).unwrap());
     assert!(opened > 256, "the directories were made");
-    // adopting asks for the file, then: partial, free space, space set aside, first bytes, next bytes.
+    // adopting asks for the file, then: partial, free space, free space again, space set aside, first bytes, next bytes.
     let reopened = again.counts().0 - 1;
-    for (call, kept) in [(reopened + 3, 0), (reopened + 4, 0), (reopened + 5, 1 << 20)] {
+    for (call, kept) in [(reopened + 3, 0), (reopened + 4, 0), (reopened + 5, 0), (reopened + 6, 1 << 20)] {
         let disk = FaultyDisk::new(dir.path(), Fault::Once(call), io::ErrorKind::StorageFull);
         let store = Store::open_on(dir.path(), options(), disk).unwrap();
         let mut incoming = store.incoming(&wanted(&bytes)).unwrap();
