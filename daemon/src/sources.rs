@@ -368,3 +368,77 @@ impl Sources {
         ObtainError::Nobody { tried: self.opened, last: self.last.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::{Config, Held, Holdings, Identity, Network, ReadAt};
+    use std::sync::Arc;
+    use tree::distfile::Distfile;
+
+    const CONTENT: &[u8] = b"what the Manifest names";
+
+    /// Holds the file, and says it has this size.
+    struct Shelf {
+        claims: u64,
+    }
+
+    struct Content;
+
+    impl ReadAt for Content {
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> std::io::Result<usize> {
+            let rest = usize::try_from(offset).ok().and_then(|at| CONTENT.get(at..)).unwrap_or_default();
+            let count = rest.len().min(into.len());
+            into[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+    }
+
+    impl Holdings for Shelf {
+        fn open(&self, digest: &Digest) -> Option<Held> {
+            (*digest == Digest::of(CONTENT)).then(|| Held { size: self.claims, reader: Box::new(Content) })
+        }
+
+        fn announced(&self) -> Vec<Digest> {
+            vec![Digest::of(CONTENT)]
+        }
+    }
+
+    fn wanted() -> mirrors::Source {
+        let name = "wanted-1.0.bin".parse().unwrap();
+        let distfile = Distfile { name, size: CONTENT.len() as u64, blake2b: Digest::of(CONTENT), sha512: None };
+        mirrors::Source { distfile, uris: Vec::new(), may_mirror: false, may_fetch: false }
+    }
+
+    /// A node that knows one peer, which claims this size, and what it gets from it.
+    async fn first_of_a_peer_that_claims(claims: u64) -> (Option<Opened>, bool) {
+        let (network, tasks) = (Network::new(), Tasks::new());
+        let other = network.join(&Identity::generate(), Config::default(), Arc::new(Shelf { claims }), &tasks).await;
+        let config = Config { peers: other.listen_addrs(), ..Config::default() };
+        let swarm = network.join(&Identity::generate(), config, Arc::new(Shelf { claims: 0 }), &tasks).await;
+        let digest = Digest::of(CONTENT);
+        let mut changes = swarm.changes();
+        while swarm.holders(&digest).is_empty() {
+            changes.changed().await.unwrap();
+        }
+        let mirrors = Mirrors::new(mirrors::Options::default()).unwrap();
+        let mut sources = Sources::new(digest, &swarm, &mirrors, Some(wanted()), &tasks);
+        (sources.next(0).await, swarm.is_banned(&other.peer_id()))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_peer_that_claims_another_size_is_passed_over_and_blamed() {
+        for lie in [CONTENT.len() as u64 + 1, CONTENT.len() as u64 - 1, 0, u64::MAX] {
+            let (opened, banned) = first_of_a_peer_that_claims(lie).await;
+            assert!(opened.is_none() && banned, "{lie}: {opened:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_honest_peer_gives_the_file() {
+        let (opened, banned) = first_of_a_peer_that_claims(CONTENT.len() as u64).await;
+        let mut opened = opened.unwrap();
+        assert_eq!((opened.source(), opened.offset(), banned), (Source::Peer, 0, false));
+        assert_eq!(opened.chunk().await.unwrap().unwrap(), CONTENT);
+    }
+}
