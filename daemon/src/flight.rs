@@ -75,6 +75,8 @@ pub struct Progress {
     pub relayable: u64,
     /// Size, when known.
     pub size: Option<u64>,
+    /// True once the digest is known to be right, while the bytes are still being brought to the disk: all may be read.
+    pub verified: bool,
     /// Who brings bytes now.
     pub source: Option<Source>,
     /// How often all bytes were thrown away. A follower that has sent bytes of an earlier count must break off.
@@ -218,6 +220,13 @@ impl Flights {
 }
 
 impl Progress {
+    /// Bytes that may be read now of an answer that ends before byte `end`: its last byte waits for the digest, whatever
+    /// part of the file it is.
+    #[must_use]
+    pub fn readable(&self, end: u64) -> u64 {
+        self.relayable.min(if self.verified { end } else { end.saturating_sub(1) })
+    }
+
     /// All bytes are thrown away.
     pub fn restart(&mut self) {
         self.received = 0;

@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Chunks between the network and the disk.
 const QUEUE_MAX: usize = 32;
+/// Files from this size on are given to their end as soon as they are verified, before they are safe on the disk.
+const EARLY_MIN_BYTES: u64 = 16 * 1024 * 1024;
 /// Followers are woken once for this many bytes, or when the queue runs empty.
 const PUBLISH_BYTES: u64 = 256 * 1024;
 
@@ -186,7 +188,18 @@ impl<'flight> Writer<'flight> {
             return self.keep();
         }
         self.publish();
-        match self.incoming.finish() {
+        let (flight, size) = (self.flight, self.incoming.len());
+        let verified = || {
+            // A small file is on the disk in a moment: whoever has got it then finds it in the store.
+            if size < EARLY_MIN_BYTES {
+                return;
+            }
+            flight.update(|progress| {
+                progress.verified = true;
+                progress.relayable = size;
+            });
+        };
+        match self.incoming.finish_telling(verified) {
             Ok(blob) => Ok(Closed::Whole(blob)),
             Err(FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. }) => {
                 self.flight.update(|progress| {

@@ -240,7 +240,13 @@ impl Incoming {
     }
 
     /// Makes a blob of what came, if its digest is right. After `Ok` it survives a power cut.
-    pub fn finish(mut self) -> Result<Blob, FinishError> {
+    pub fn finish(self) -> Result<Blob, FinishError> {
+        self.finish_telling(|| {})
+    }
+
+    /// As [`Self::finish`]; `verified` is called once the digest is known to be right. Bringing the bytes to the disk takes
+    /// as long again, and those who only read along need not wait for it.
+    pub fn finish_telling(mut self, verified: impl FnOnce()) -> Result<Blob, FinishError> {
         let len = self.len();
         if let Some(expected) = self.wanted.size
             && len < expected
@@ -264,6 +270,7 @@ impl Incoming {
             self.wipe();
             return Err(FinishError::Sha512Mismatch { expected, actual });
         }
+        verified();
         let synced = self.seal(len);
         if synced.is_err() {
             // After a failed sync the kernel may show bytes that the disk never got: nothing of them is worth keeping.

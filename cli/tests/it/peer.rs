@@ -275,6 +275,10 @@ impl TestPeer {
 
     /// No blob but `count` right ones.
     pub(crate) fn holds_only(&self, count: u64) {
+        // A large file is given to its end before it is safe on the disk.
+        wait::until("transfers to end", || {
+            self.status()["transfers"].as_array().is_some_and(Vec::is_empty).then_some(())
+        });
         self.must_verify();
         assert_eq!(self.number("blobs"), count, "blobs in the store");
     }

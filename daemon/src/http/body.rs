@@ -161,11 +161,9 @@ impl Relay {
             return Ok(None);
         }
         let (at, restarts, sent) = (self.at, self.restarts, self.sent);
-        // The last byte of a range waits for the digest too, or a closed range could end cleanly with wrong bytes.
-        let last = self.end - 1;
-        let more = self
-            .follower
-            .wait_until(|progress| progress.relayable.min(last) > at || (sent && progress.restarts != restarts));
+        let end = self.end;
+        let more =
+            self.follower.wait_until(|progress| progress.readable(end) > at || (sent && progress.restarts != restarts));
         let progress = tokio::time::timeout(SILENCE_MAX, more)
             .await
             .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?;
@@ -193,8 +191,8 @@ impl Relay {
     async fn read_partial(&self, progress: Progress) -> io::Result<Bytes> {
         let at = self.at;
         let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        let readable = progress.readable(self.end).saturating_sub(at);
         let reader = progress.reader.filter(|_| progress.restarts == self.restarts).ok_or_else(broken)?;
-        let readable = progress.relayable.min(self.end - 1).saturating_sub(at);
         let length = step_bytes(readable);
         let bytes =
             blocking::run(move || read_step(length, |buffer, filled| reader.read_at(at + filled, buffer))).await?;

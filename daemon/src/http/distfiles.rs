@@ -220,7 +220,7 @@ fn answerable(progress: &Progress, headers: &HeaderMap, etag: &str) -> bool {
         Span::Unsatisfiable => true,
         span => {
             let (first, last) = bounds(span, size);
-            progress.relayable.min(last) > first && progress.source.is_some()
+            progress.readable(last.saturating_add(1)) > first && progress.source.is_some()
         }
     }
 }
