@@ -34,9 +34,23 @@ pub mod repo;
 
 pub mod conf;
 
+pub mod gpkg;
+
+pub mod gpkg_write;
+
+pub mod image;
+
+pub mod packages;
+
 mod confine;
 mod depstring;
 mod expand;
 mod getconfig;
+#[cfg(test)]
+mod gpkg_made;
+mod gpkg_manifest;
+mod gpkg_metadata;
+mod gpkg_tar;
+mod gpkg_zstd;
 mod ini;
 mod scan;
