@@ -7,11 +7,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
 use thiserror::Error;
 
 /// Mode of a blob: nobody writes to it any more.
@@ -216,6 +217,28 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(flags).open(path)?;
     // The umask may have taken bits away.
     file.set_permissions(Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
+/// Opens a directory that names are made in; a symlink to one is an error.
+pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Gives an open file another name, which must not be there yet.
+pub(crate) fn link_at(file: &File, dir: &OwnedFd, name: &str) -> io::Result<()> {
+    // By its number, since AT_EMPTY_PATH is for those with CAP_DAC_READ_SEARCH.
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, own, dir, name, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Makes a file that must not be there yet and that nobody writes to by its name, mode 0444.
+pub(crate) fn create_at(dir: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(BLOB_MODE))?);
+    // The umask may have taken bits away.
+    file.set_permissions(Permissions::from_mode(BLOB_MODE))?;
     Ok(file)
 }
 

@@ -97,10 +97,18 @@ pub(crate) enum Table {
     CatalogNames,
     /// repository NUL package → stamp
     Stamps,
+    /// Rows of the daemon, opaque here: see [`crate::RowTable`].
+    Jobs,
+    /// As [`Self::Jobs`].
+    Binpkgs,
+    /// As [`Self::Jobs`].
+    Claims,
+    /// As [`Self::Jobs`].
+    Trust,
 }
 
 impl Table {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::Blobs,
         Self::Used,
         Self::Moves,
@@ -110,6 +118,10 @@ impl Table {
         Self::CatalogDigests,
         Self::CatalogNames,
         Self::Stamps,
+        Self::Jobs,
+        Self::Binpkgs,
+        Self::Claims,
+        Self::Trust,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -123,6 +135,10 @@ impl Table {
             Self::CatalogDigests => "catalog-digests",
             Self::CatalogNames => "catalog-names",
             Self::Stamps => "stamps",
+            Self::Jobs => "jobs",
+            Self::Binpkgs => "binpkgs",
+            Self::Claims => "claims",
+            Self::Trust => "trust",
         }
     }
 }

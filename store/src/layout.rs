@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! DIR/
-//!   VERSION                   "peer store 1"; written last when a store is made
+//!   VERSION                   "peer store 2"; written last when a store is made
 //!   LOCK                      locked while a process has the store open
-//!   index/                    RocksDB: what is held, used, pinned, and what the trees name
+//!   index/                    RocksDB: what is held, used, pinned, what the trees name, and rows of the daemon
 //!   blobs/ab/<128 hex>        verified bytes, mode 0444; 256 directories, all made with the store
 //!   incoming/<128 hex>        bytes that are not verified yet
 //!   incoming/<128 hex>.link   a file that is being imported by a second name
@@ -25,7 +25,12 @@ use crate::atomic;
 use crate::disk::{At as _, Disk, PathError};
 
 /// The format this program writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// A store of format 1 has an index without the tables of [`crate::RowTable`]. It is raised as it is opened, before these tables are
+/// made: RocksDB does not open an index with tables it was not told of, and a program of format 1 says so of the version instead.
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest format that is raised to this one.
+const FORMAT_VERSION_MIN: u32 = 1;
 const VERSION_PREFIX: &str = "peer store ";
 /// A VERSION file is one short line; more is not read.
 const VERSION_BYTES_MAX: u64 = 64;
@@ -115,10 +120,13 @@ impl Layout {
         self.blob_dir(digest).join(digest.to_string())
     }
 
-    /// Makes what is missing, or checks the version of what is there.
+    /// Makes what is missing, or checks the version of what is there and raises it.
     pub(crate) fn prepare(&self, disk: &dyn Disk) -> Result<(), ReadVersionError> {
         match disk.open_read(&self.version()) {
-            Ok(mut file) => return check_version(&mut file, &self.version()),
+            Ok(mut file) => {
+                let found = read_version(&mut file, &self.version())?;
+                return if found == FORMAT_VERSION { Ok(()) } else { self.write_version() };
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => Err(error).at(&self.version())?,
         }
@@ -128,19 +136,22 @@ impl Layout {
         for dir in [self.root.join("blobs"), self.root.clone()] {
             disk.sync_dir(&dir).at(&dir)?;
         }
+        self.write_version()
+    }
+
+    fn write_version(&self) -> Result<(), ReadVersionError> {
         let line = format!("{VERSION_PREFIX}{FORMAT_VERSION}\n");
-        atomic::write_atomically(&self.version(), line.as_bytes(), 0o644)?;
-        Ok(())
+        Ok(atomic::write_atomically(&self.version(), line.as_bytes(), 0o644)?)
     }
 }
 
-fn check_version(file: &mut impl Read, path: &Path) -> Result<(), ReadVersionError> {
+fn read_version(file: &mut impl Read, path: &Path) -> Result<u32, ReadVersionError> {
     let mut text = Vec::new();
     file.take(VERSION_BYTES_MAX).read_to_end(&mut text).at(path)?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().next().unwrap_or_default();
     match line.strip_prefix(VERSION_PREFIX).and_then(|number| number.parse::<u32>().ok()) {
-        Some(FORMAT_VERSION) => Ok(()),
+        Some(found @ FORMAT_VERSION_MIN..=FORMAT_VERSION) => Ok(found),
         _ => Err(ReadVersionError::Unknown { found: line.to_owned() }),
     }
 }
@@ -165,7 +176,7 @@ mod tests {
         let layout = Layout::new(dir.path());
         layout.prepare(&RealDisk).unwrap();
         layout.prepare(&RealDisk).unwrap();
-        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 1\n");
+        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 2\n");
         assert_eq!(layout.blob_dirs().filter(|dir| dir.is_dir()).count(), 256);
     }
 
@@ -173,12 +184,26 @@ mod tests {
     fn a_later_version_or_another_file_is_refused_by_its_words() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        for (text, found) in [("peer store 2\n", "peer store 2"), ("", ""), ("hello\nworld", "hello")] {
+        let later = ("peer store 3\n", "peer store 3");
+        for (text, found) in [later, ("peer store 0\n", "peer store 0"), ("", ""), ("hello\nworld", "hello")] {
             atomic::write_atomically(&layout.version(), text.as_bytes(), 0o644).unwrap();
             match layout.prepare(&RealDisk) {
                 Err(ReadVersionError::Unknown { found: said }) => assert_eq!(said, found),
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn the_first_format_is_raised_and_its_blobs_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        layout.prepare(&RealDisk).unwrap();
+        atomic::write_atomically(&layout.version(), b"peer store 1\n", 0o644).unwrap();
+        let blob = layout.blob(&Digest::of(b"abc"));
+        atomic::write_atomically(&blob, b"abc", 0o444).unwrap();
+        layout.prepare(&RealDisk).unwrap();
+        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 2\n");
+        assert_eq!(fs::read(&blob).unwrap(), b"abc");
     }
 }

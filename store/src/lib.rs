@@ -60,6 +60,10 @@ mod catalog;
 
 mod catalog_entry;
 
+mod rows;
+
+mod link;
+
 pub use crate::atomic::write_atomically;
 pub use crate::blob::{Blob, digest_of_file};
 pub use crate::catalog::Catalog;
@@ -73,10 +77,14 @@ pub use crate::incoming::Incoming;
 pub use crate::incoming_error::{AppendError, FinishError, IncomingError};
 pub use crate::index::IndexError;
 pub use crate::layout::{FORMAT_VERSION, ReadVersionError};
+pub use crate::link::LinkError;
 pub use crate::options::Options;
 pub use crate::pin::{PIN_ROOT_BYTES_MAX, ParsePinRootError, Pin, PinGuard, PinRoot};
 pub use crate::reader::IncomingReader;
 pub use crate::record::DecodeRecordError;
+pub use crate::rows::{
+    KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, Row, RowChange, RowError, RowTable, VALUE_BYTES_MAX, WRITE_BYTES_MAX,
+};
 pub use crate::scrub::{VerifyProgress, VerifyReport};
 
 use crate::disk::At as _;

@@ -1,11 +1,13 @@
 //! Files of others that are taken in: as they are, once, and never changed by it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use store::{FinishError, How, ImportError, ImportOptions, Wanted};
+use store::{FinishError, How, ImportError, ImportOptions, Store, Wanted};
 
-use crate::stage::{bytes_of, content, fresh, wanted};
+use tree::digest::Digest;
+
+use crate::stage::{bytes_of, content, fresh, options, verify, wanted};
 
 #[test]
 fn a_file_is_imported_as_it_is_and_only_once() {
@@ -61,4 +63,25 @@ fn a_hard_link_is_made_only_when_asked_for_and_of_a_file_with_one_name() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_file_the_daemon_made_is_moved_in_when_its_digest_is_known_only_now() {
+    let (dir, store) = fresh();
+    let job = dir.path().join("job");
+    fs::create_dir(&job).unwrap();
+    let (path, bytes) = (job.join("greeter-1.0-1.gpkg.tar"), bytes_of(17, 700_000));
+    store::write_atomically(&path, &bytes, 0o600).unwrap();
+    let (digest, sha512, size) = store::digest_of_file(&path).unwrap();
+    let want = Wanted { digest, size: Some(size), sha512: Some(sha512) };
+    let imported = store.import_with(&path, &want, ImportOptions { hard_link: true }).unwrap();
+    assert!(matches!(imported.how, How::Reflinked | How::HardLinked));
+    fs::remove_dir_all(&job).unwrap();
+    let metadata = imported.blob.file().metadata().unwrap();
+    assert_eq!((metadata.nlink(), metadata.permissions().mode() & 0o777), (1, 0o444));
+    drop(imported);
+    drop(store);
+    let store = Store::open(dir.path(), options()).unwrap();
+    assert_eq!(content(&store.get(&Digest::of(&bytes)).unwrap().unwrap()), bytes);
+    assert!(verify(&store).is_sound());
 }

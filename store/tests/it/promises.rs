@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use store::{GcTarget, IncomingError, PinRoot, Store};
+use store::{GcTarget, IncomingError, PinRoot, RowChange, RowTable, Store};
 use tree::digest::Digest;
 
 use crate::faulty_disk::{Fault, FaultyDisk, put};
@@ -21,6 +21,8 @@ struct Promised {
     held: Vec<Digest>,
     gone: Vec<Digest>,
     pinned: bool,
+    /// The last step of rows that was promised, 0 for none.
+    step: u8,
 }
 
 /// What the scenario brings in: one pinned, one in two goes, one imported, one to remove, one for gc.
@@ -42,6 +44,30 @@ fn bring(store: &Store, bytes: &[u8]) -> Option<Digest> {
     incoming.finish().ok().map(|blob| blob.digest())
 }
 
+/// Steps of rows that are written. The n-th makes both rows say n and takes a third away or puts it there.
+const STEPS: u8 = 3;
+
+/// Writes the next steps, until one is not promised: what it left is not known then, and the next would hide it.
+fn write_steps(store: &Store, promised: &mut Promised, upto: u8) {
+    for step in promised.step + 1..=upto {
+        let row = |table| RowChange { table, key: b"row", value: Some(std::slice::from_ref(&step)) };
+        let third = RowChange { key: b"odd", value: (step % 2 == 1).then_some(b"".as_slice()), ..row(RowTable::Trust) };
+        if store.put_rows(&[row(RowTable::Binpkgs), third, row(RowTable::Claims)]).is_err() {
+            return;
+        }
+        promised.step = step;
+    }
+}
+
+/// All rows are of one step, which is the promised one or the one that was asked for next.
+fn check_rows(store: &Store, promised: &Promised, story: &str) {
+    let said = [RowTable::Binpkgs, RowTable::Claims].map(|table| store.row(table, b"row").unwrap());
+    let [binpkg, claim] = said.map(|value| value.map_or(0, |value| value[0]));
+    assert_eq!(binpkg, claim, "{story}: half a step of rows");
+    assert!((promised.step..=promised.step + 1).contains(&binpkg), "{story}: {binpkg}, not {}", promised.step);
+    assert_eq!(store.row(RowTable::Trust, b"odd").unwrap().is_some(), binpkg % 2 == 1, "{story}: the third row");
+}
+
 /// Uses the store in every way, goes on after errors, and notes what was promised.
 fn scenario(dir: &Path, disk: Arc<FaultyDisk>) -> Promised {
     let mut promised = Promised::default();
@@ -49,6 +75,7 @@ fn scenario(dir: &Path, disk: Arc<FaultyDisk>) -> Promised {
     let digests: Vec<Digest> = (0..PARTS.len()).map(|number| Digest::of(&part(number))).collect();
     promised.held.extend(bring(&store, &part(0)));
     promised.pinned = store.pin(&digests[0], &root()).is_ok();
+    write_steps(&store, &mut promised, 2);
     if let Ok(mut incoming) = store.incoming(&wanted(&part(1)))
         && incoming.append(&part(1)[..2500]).is_ok()
     {
@@ -80,6 +107,7 @@ fn scenario(dir: &Path, disk: Arc<FaultyDisk>) -> Promised {
     if promised.pinned && pinned && store.gc(GcTarget::Bytes(0), false).is_ok() {
         promised.gone.extend(was_held.then_some(digests[4]));
     }
+    write_steps(&store, &mut promised, STEPS);
     store.flush().unwrap_or_default();
     promised
 }
@@ -97,6 +125,7 @@ fn check(dir: &Path, promised: &Promised, story: &str) {
     for digest in &promised.gone {
         assert!(!store.contains(digest), "{story}: {digest:?} was said to be gone");
     }
+    check_rows(&store, promised, story);
     if promised.pinned {
         assert!(store.is_pinned(&Digest::of(&part(0))), "{story}: the pin");
     }
@@ -127,6 +156,7 @@ fn counts_of_a_quiet_run() -> (u64, u64) {
     let disk = FaultyDisk::new(dir.path(), Fault::Never, io::ErrorKind::Other);
     let promised = scenario(dir.path(), Arc::clone(&disk));
     assert_eq!((promised.held.len(), promised.gone.len(), promised.pinned), (3, 2, true));
+    assert_eq!(promised.step, STEPS);
     check(dir.path(), &promised, "nothing went wrong");
     disk.counts()
 }
