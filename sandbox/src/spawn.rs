@@ -1,11 +1,12 @@
 //! The only process start in the workspace: cleared environment, own process group, deadline, bounded output.
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// What to start, and its bounds.
 #[derive(Clone, Debug)]
@@ -85,7 +86,9 @@ pub enum RunError {
 /// When it cannot be started, does not end in time, or writes too much.
 pub async fn run(job: Job) -> Result<Ended, RunError> {
     let program = job.program.clone();
-    let mut group = Group::start(&job)?;
+    let command = Command { program: job.program, arguments: job.arguments, environment: job.environment };
+    let (stdin, stdout, stderr) = (Stdio::piped(), Stdio::piped(), Stdio::piped());
+    let mut group = Group::start(&command, Wiring { stdin, stdout, stderr, descriptors: Vec::new() })?;
     let talk = talk(&mut group.child, job.input, job.output_max_bytes);
     match tokio::time::timeout(job.deadline, talk).await {
         Err(_elapsed) => Err(RunError::Deadline { program, seconds: job.deadline.as_secs() }),
@@ -97,29 +100,82 @@ pub async fn run(job: Job) -> Result<Ended, RunError> {
     }
 }
 
+/// What a group is started with.
+pub(crate) struct Command {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+/// What a group reads, writes and has open besides.
+pub(crate) struct Wiring {
+    pub(crate) stdin: Stdio,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+    pub(crate) descriptors: Vec<FdMapping>,
+}
+
 /// A child in a process group of its own, killed as a whole when dropped.
-struct Group {
-    child: Child,
+pub(crate) struct Group {
+    pub(crate) child: Child,
     leader: Option<rustix::process::Pid>,
 }
 
 impl Group {
     #[expect(clippy::disallowed_methods, reason = "the one lawful process start")]
-    fn start(job: &Job) -> Result<Self, RunError> {
-        let child = Command::new(&job.program)
-            .args(&job.arguments)
+    pub(crate) fn start(what: &Command, wiring: Wiring) -> Result<Self, RunError> {
+        let mut command = tokio::process::Command::new(&what.program);
+        command
+            .args(&what.arguments)
             .env_clear()
-            .envs(job.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .envs(what.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(wiring.stdin)
+            .stdout(wiring.stdout)
+            .stderr(wiring.stderr)
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| RunError::Start { program: job.program.clone(), source })?;
+            .kill_on_drop(true);
+        let failed = |source| RunError::Start { program: what.program.clone(), source };
+        let descriptors = hide_inherited(wiring.descriptors).map_err(failed)?;
+        command.fd_mappings(descriptors).map_err(|error| failed(std::io::Error::other(error)))?;
+        let child = command.spawn().map_err(failed)?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         Ok(Self { child, leader })
     }
+
+    /// The process that was started.
+    pub(crate) fn leader(&self) -> Option<rustix::process::Pid> {
+        self.leader
+    }
+
+    /// Kills the leader and all that has not left its group.
+    pub(crate) fn kill(&self) {
+        // A group whose leader was waited for may be another's by now.
+        if let (Some(leader), Some(_not_waited_for)) = (self.leader, self.child.id()) {
+            let _gone = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Puts `/dev/null` in the place of every descriptor that would go on to the child although nobody gave it to it: what
+/// this process opened itself is closed there by the kernel, but what it was started with is not.
+fn hide_inherited(mut descriptors: Vec<FdMapping>) -> std::io::Result<Vec<FdMapping>> {
+    let close_on_exec = u64::from(rustix::fs::OFlags::CLOEXEC.bits());
+    let mut null = None;
+    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+        let entry = entry?;
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let about = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let flags = about.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        let goes_on = flags.is_some_and(|flags| flags & close_on_exec == 0);
+        if number > 2 && goes_on && !descriptors.iter().any(|mapping| mapping.child_fd == number) {
+            let null: &std::fs::File = match &null {
+                Some(null) => null,
+                None => null.insert(std::fs::File::open("/dev/null")?),
+            };
+            descriptors.push(FdMapping { parent_fd: null.try_clone()?.into(), child_fd: number });
+        }
+    }
+    Ok(descriptors)
 }
 
 impl Drop for Group {
