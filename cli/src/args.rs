@@ -1,13 +1,16 @@
 //! The words of the command line and the `PEER_*` variables, all declared here; no logic.
 
-use crate::commands::{check_config, completions, doctor, fetch, gc, import, man, peers, pin, setup, status, verify};
+use crate::commands::{
+    build, cancel, challenge, check_config, completions, doctor, fetch, gc, import, jobs, key, logs, man, peers, pin,
+    setup, show, status, trust, verify,
+};
 use clap::{Args, Parser, Subcommand};
 use daemon::config::Overrides;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 no (not found), 2 usage or configuration, 3 daemon not reachable, 4 internal error, 5 verification failed.
+Exit codes: 0 done, 1 no (not found, build failed, differs), 2 usage or configuration, 3 daemon not reachable, 4 internal error, 5 verification failed.
 Standard output is data, standard error is talk.";
 
 /// Peer-to-peer Gentoo: a local mirror that knows every distfile by its Manifest digest and gets it from peers first.
@@ -45,6 +48,14 @@ pub(crate) enum Verb {
     Gc(gc::GcArgs),
     Verify(verify::VerifyArgs),
     Peers(peers::PeersArgs),
+    Build(build::BuildArgs),
+    Jobs(jobs::JobsArgs),
+    Logs(logs::LogsArgs),
+    Cancel(cancel::CancelArgs),
+    Show(show::ShowArgs),
+    Challenge(challenge::ChallengeArgs),
+    Trust(trust::TrustArgs),
+    Key(key::KeyArgs),
     Setup(setup::SetupArgs),
     Doctor(doctor::DoctorArgs),
     CheckConfig(check_config::CheckConfigArgs),

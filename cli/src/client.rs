@@ -12,6 +12,7 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CHANGE_WAIT: Duration = Duration::from_secs(600);
 /// No single answer is larger: the longest is the list of what gc removed.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// No line of progress is longer.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// No line of progress is longer: the longest is the plan of a world of packages.
+const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// No refusal is longer, nor an answer that `peer doctor` asks for.
+const SHORT_BYTES_MAX: usize = 1024 * 1024;
 /// Where the daemon of the system listens, whoever asks.
 const SYSTEM_SOCKET: &str = "/run/peer/control.sock";
 
@@ -72,6 +75,12 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let answer = self.send(doing, Method::POST, path, Some(json(body)?), CHANGE_WAIT).await?;
+        answer.object().await
+    }
+
+    /// Takes something away and gets what is left.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, doing: &str, path: &str) -> Result<T, Failure> {
+        let answer = self.send(doing, Method::DELETE, path, None, CHANGE_WAIT).await?;
         answer.object().await
     }
 
@@ -153,7 +162,7 @@ pub(crate) async fn get_over_tcp(address: SocketAddr, path: &str) -> Result<Stri
         .body(Full::new(Bytes::new()))
         .map_err(|error| Failure::local(format!("cannot {doing}"), error))?;
     let mut answer = exchange(stream, request, &doing, CONNECT_WAIT).await?;
-    let whole = timeout(CONNECT_WAIT, answer.whole(LINE_BYTES_MAX)).await;
+    let whole = timeout(CONNECT_WAIT, answer.whole(SHORT_BYTES_MAX)).await;
     let whole = whole.unwrap_or_else(|_| Err(answer.broken_off("the answer does not end")))?;
     Ok(String::from_utf8_lossy(&whole).into_owned())
 }
@@ -176,6 +185,19 @@ async fn exchange(
     let (head, body) = response.into_parts();
     let answer = Answer { doing: doing.to_owned(), body, wire };
     if head.status.is_success() { Ok(answer) } else { Err(answer.refused(head.status).await) }
+}
+
+/// Words of the user as one segment or value of a request's path (RFC 3986, 2.3: what is unreserved stays).
+pub(crate) fn encoded(words: &str) -> String {
+    let mut path = String::with_capacity(words.len());
+    for byte in words.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => write!(path, "%{byte:02X}").unwrap_or_default(),
+        }
+    }
+    path
 }
 
 fn json(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -265,12 +287,23 @@ impl Answer {
     }
 
     async fn refused(mut self, status: StatusCode) -> Failure {
-        let whole = match self.whole(LINE_BYTES_MAX).await {
+        let whole = match self.whole(SHORT_BYTES_MAX).await {
             Ok(whole) => whole,
             Err(failure) => return failure,
         };
         let refusal = serde_json::from_slice(&whole)
             .unwrap_or_else(|_| Refusal { error: format!("the daemon answers {status}"), hint: None });
         Failure::Refused { doing: self.doing, status: status.as_u16(), refusal }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atoms_stay_within_their_part_of_the_path() {
+        assert_eq!(encoded(">=dev-libs/foo-1.2:0/3[ssl,-x]"), "%3E%3Ddev-libs%2Ffoo-1.2%3A0%2F3%5Bssl%2C-x%5D");
+        assert_eq!(encoded("a?b&c#d ü"), "a%3Fb%26c%23d%20%C3%BC");
     }
 }

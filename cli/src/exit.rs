@@ -58,12 +58,14 @@ pub(crate) enum Failure {
     Run(RunError),
     /// Portage's configuration could not be planned or written.
     Setup(daemon::setup::SetupError),
+    /// Portage's keyring could not be read or changed.
+    Keyring(daemon::keyring::KeyringError),
     /// Bytes are not what their name says.
     Unverified { what: String },
     /// Something on this machine does not work.
     Local { doing: String, cause: anyhow::Error },
     /// The user interrupted it.
-    Interrupted { kept: &'static str },
+    Interrupted { kept: String },
     /// Whoever read our standard output has heard enough.
     Closed,
 }
@@ -81,7 +83,7 @@ impl Failure {
             Self::Refused { status: 400..=499, .. } => Exit::Usage,
             Self::Run(error) => exit_of_run(error),
             Self::Refused { .. } | Self::Garbled { .. } | Self::Local { .. } => Exit::Internal,
-            Self::Usage { .. } | Self::Config(_) | Self::Setup(_) => Exit::Usage,
+            Self::Usage { .. } | Self::Config(_) | Self::Setup(_) | Self::Keyring(_) => Exit::Usage,
             Self::Unverified { .. } => Exit::Unverified,
             Self::Interrupted { .. } => Exit::Interrupted,
             Self::Closed => Exit::Done,
@@ -105,8 +107,9 @@ impl Failure {
             Self::Usage { hint, .. } => Some(hint.clone()),
             Self::Config(_) => Some("every key with its default is in the example peer.toml".to_owned()),
             Self::Unverified { .. } => Some("`peer verify` hashes the whole store again".to_owned()),
-            Self::Interrupted { kept } => Some((*kept).to_owned()),
+            Self::Interrupted { kept } => Some(kept.clone()),
             Self::Run(error) => hint_of_run(error),
+            Self::Keyring(error) => error.hint(),
             Self::Setup(_) | Self::Local { .. } | Self::Closed => None,
         }
     }
@@ -118,7 +121,12 @@ fn exit_of_run(error: &RunError) -> Exit {
         RunError::Listen { .. } | RunError::Running { .. } | RunError::Multiaddr { .. } | RunError::Swarm(_) => {
             Exit::Usage
         }
-        RunError::Path { .. } | RunError::Store(_) | RunError::Key { .. } | RunError::Mirrors(_) => Exit::Internal,
+        RunError::Path { .. }
+        | RunError::Store(_)
+        | RunError::Binhost(_)
+        | RunError::Builds(_)
+        | RunError::Key { .. }
+        | RunError::Mirrors(_) => Exit::Internal,
     }
 }
 
@@ -129,7 +137,11 @@ fn hint_of_run(error: &RunError) -> Option<String> {
         RunError::Multiaddr { .. } => "it looks like /ip4/192.0.2.7/tcp/8421 or /ip6/::/udp/8421/quic-v1",
         RunError::Swarm(_) => "say --p2p MULTIADDR, or end what listens there",
         RunError::Path { .. } => "the daemon's user must own it: say --data-dir and --control, or change the owner",
-        RunError::Store(_) | RunError::Key { .. } | RunError::Mirrors(_) => return None,
+        RunError::Store(_)
+        | RunError::Binhost(_)
+        | RunError::Builds(_)
+        | RunError::Key { .. }
+        | RunError::Mirrors(_) => return None,
     };
     Some(hint.to_owned())
 }
@@ -146,6 +158,7 @@ impl fmt::Display for Failure {
             Self::Config(error) => chain(f, error),
             Self::Run(error) => chain(f, error),
             Self::Setup(error) => chain(f, error),
+            Self::Keyring(error) => chain(f, error),
             Self::Local { doing, cause } => write!(f, "{doing}: {cause:#}"),
             Self::Interrupted { .. } => f.write_str("interrupted"),
             Self::Closed => f.write_str("standard output is closed"),

@@ -8,6 +8,9 @@ mod commands;
 mod deliver;
 mod exit;
 mod output;
+mod table;
+mod terminal;
+mod watch;
 
 use args::{Peer, Verb};
 use clap::Parser as _;

@@ -15,6 +15,7 @@ const BARS_MAX: usize = 12;
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    draws: bool,
     bars: MultiProgress,
     shown: RefCell<HashMap<String, ProgressBar>>,
 }
@@ -24,12 +25,22 @@ impl Output {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let drawn = !json && !quiet && std::io::stderr().is_terminal();
         let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { json, quiet, bars: MultiProgress::with_draw_target(target), shown: RefCell::default() }
+        Self { json, quiet, draws: drawn, bars: MultiProgress::with_draw_target(target), shown: RefCell::default() }
     }
 
     /// True when machines read.
     pub(crate) fn json(&self) -> bool {
         self.json
+    }
+
+    /// True when progress is drawn.
+    pub(crate) fn draws(&self) -> bool {
+        self.draws
+    }
+
+    /// True when standard output is a terminal.
+    pub(crate) fn is_seen(&self) -> bool {
+        std::io::stdout().is_terminal()
     }
 
     /// One fact on one line of standard output.
@@ -88,16 +99,27 @@ impl Output {
 
     /// Shows how far `name` is: `done` of `all` bytes, from `source`.
     pub(crate) fn progress(&self, name: &str, done: u64, all: Option<u64>, source: Option<&str>) {
-        let mut shown = self.shown.borrow_mut();
-        if !shown.contains_key(name) && shown.len() >= BARS_MAX {
-            return;
-        }
-        let bar = shown.entry(name.to_owned()).or_insert_with(|| self.bars.add(bar(name)));
+        let Some(bar) = self.bar_of(name, || bar(name)) else { return };
         if let Some(all) = all {
             bar.set_length(all);
         }
         bar.set_position(done);
         bar.set_message(printable(source.unwrap_or("…")));
+    }
+
+    /// Shows that `name`, called `title`, has been at it for `elapsed`, and what it does.
+    pub(crate) fn activity(&self, name: &str, title: &str, doing: &str, elapsed: Duration) {
+        if let Some(bar) = self.bar_of(name, || line(title).with_elapsed(elapsed)) {
+            bar.set_message(printable(doing));
+        }
+    }
+
+    fn bar_of(&self, name: &str, new: impl FnOnce() -> ProgressBar) -> Option<ProgressBar> {
+        let mut shown = self.shown.borrow_mut();
+        if !shown.contains_key(name) && shown.len() >= BARS_MAX {
+            return None;
+        }
+        Some(shown.entry(name.to_owned()).or_insert_with(|| self.bars.add(new())).clone())
     }
 
     /// Takes the bar of `name` away.
@@ -117,7 +139,15 @@ fn bar(name: &str) -> ProgressBar {
     bar
 }
 
-/// A number of bytes for human eyes; talk only, data stays exact.
+fn line(title: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:40!} {elapsed:>6} {msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let line = ProgressBar::no_length().with_style(style).with_prefix(printable(title));
+    line.enable_steady_tick(Duration::from_secs(1));
+    line
+}
+
+/// A number of bytes for human eyes; where it stands in data, `--json` has it exact.
 pub(crate) fn human(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

@@ -1,29 +1,71 @@
 //! The bridge from store to swarm: what is verified here and may be shared is announced, what is gone is withdrawn.
 
 use crate::blocking;
+use crate::builds::claim::SignedClaim;
+use crate::builds::substitute::{all_claims, kept_claims};
 use crate::swarm::{Held, Holdings, ReadAt, Swarm};
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use store::{Blob, Store};
 use tree::digest::Digest;
 
 /// Digests taken from the store's list in one step.
 const PAGE: usize = 4096;
 
-/// What this node gives to others: verified blobs that every Manifest line naming them allows to share.
+/// Which of its things a node gives to others.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing {
+    /// Distfiles.
+    pub distfiles: bool,
+    /// Binary packages that a claim names, and the claims.
+    pub builds: bool,
+}
+
+/// What this node gives to others: distfiles that every Manifest line naming them allows to share, and binary packages of
+/// which a claim is kept (there is none where RESTRICT or licence forbid it).
 pub struct Shared {
     store: Store,
-    enabled: bool,
+    sharing: Sharing,
+    claimed: RwLock<Claimed>,
     given_bytes: Arc<AtomicU64>,
 }
 
+/// What the kept claims are about.
+#[derive(Default)]
+struct Claimed {
+    fingerprints: HashSet<Digest>,
+    packages: HashSet<Digest>,
+}
+
+impl Claimed {
+    fn add(&mut self, claim: &SignedClaim) {
+        self.fingerprints.insert(claim.claim.fingerprint);
+        self.packages.insert(claim.claim.digest);
+    }
+}
+
 impl Shared {
-    /// Of this store; nothing at all unless `enabled`.
+    /// Of this store. Reads the claims: blocking.
     #[must_use]
-    pub fn new(store: &Store, enabled: bool) -> Self {
-        Self { store: store.clone(), enabled, given_bytes: Arc::default() }
+    pub fn new(store: &Store, sharing: Sharing) -> Self {
+        let mut claimed = Claimed::default();
+        if sharing.builds {
+            all_claims(store).iter().for_each(|claim| claimed.add(claim));
+        }
+        Self { store: store.clone(), sharing, claimed: RwLock::new(claimed), given_bytes: Arc::default() }
+    }
+
+    /// A claim was kept: what it names may be given from now on.
+    pub fn share_claim(&self, claim: &SignedClaim) {
+        if self.sharing.builds {
+            self.claimed.write().unwrap_or_else(PoisonError::into_inner).add(claim);
+        }
+    }
+
+    fn claimed(&self) -> RwLockReadGuard<'_, Claimed> {
+        self.claimed.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes read to be given to peers since the start.
@@ -36,7 +78,13 @@ impl Shared {
     /// that no Manifest here names may not.
     #[must_use]
     pub fn allows(&self, digest: &Digest) -> bool {
-        self.enabled && self.store.catalog().may_announce(digest)
+        self.sharing.distfiles && self.store.catalog().may_announce(digest) || self.claimed().packages.contains(digest)
+    }
+
+    /// True when claims for a fingerprint may be announced and given.
+    #[must_use]
+    fn has_claims(&self, fingerprint: &Digest) -> bool {
+        self.claimed().fingerprints.contains(fingerprint)
     }
 }
 
@@ -63,11 +111,15 @@ impl Holdings for Shared {
         Some(Held { size: blob.size(), reader: Box::new(OpenBlob { blob, given_bytes }) })
     }
 
-    fn announced(&self) -> Vec<Digest> {
-        if !self.enabled {
+    fn claims(&self, fingerprint: &Digest) -> Vec<Vec<u8>> {
+        if !self.has_claims(fingerprint) {
             return Vec::new();
         }
-        let mut all = Vec::new();
+        kept_claims(&self.store, fingerprint).iter().map(|claim| claim.as_bytes().to_vec()).collect()
+    }
+
+    fn announced(&self) -> Vec<Digest> {
+        let mut all: Vec<Digest> = self.claimed().fingerprints.iter().copied().collect();
         let mut after = None;
         loop {
             let page = self.store.list(after.as_ref(), PAGE);
@@ -100,7 +152,7 @@ impl Announcer {
     /// One blob came or went.
     pub fn note(&self, swarm: &Swarm, digest: Digest, held: bool) {
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        if held && self.shared.allows(&digest) {
+        if held && (self.shared.allows(&digest) || self.shared.has_claims(&digest)) {
             if announced.insert(digest) {
                 swarm.announce(&[digest]);
             }

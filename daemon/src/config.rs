@@ -3,6 +3,7 @@
 //! Unknown keys are refused. Sizes are written with their unit (`"40 GiB"`).
 //! Nothing here reads the environment: the caller says what surrounds the process ([`Surroundings`]).
 
+use crate::config_build::{BuildConfig, BuildSection};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::net::SocketAddr;
@@ -89,6 +90,8 @@ pub struct Config {
     pub mirror_stall_s: u64,
     /// Transfers at the same time.
     pub transfers_max: usize,
+    /// How packages are built.
+    pub build: BuildConfig,
 }
 
 /// Where an effective value came from, for `peer check-config`.
@@ -206,6 +209,7 @@ struct File {
     portage: PortageSection,
     store: StoreSection,
     share: ShareSection,
+    build: BuildSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -303,6 +307,20 @@ impl Picker {
     }
 }
 
+fn merge_build(file: BuildSection, picker: &mut Picker) -> BuildConfig {
+    let path = |path: &PathBuf| path.display().to_string();
+    BuildConfig {
+        root: picker.pick("build.root", None, file.root, PathBuf::from("/"), path),
+        binds: picker.pick("build.binds", None, file.binds, Vec::new(), |list| show_list(list)),
+        jobs_max: picker.pick("build.jobs_max", None, file.jobs_max, 1, ToString::to_string),
+        memory_max: picker.pick("build.memory_max", None, file.memory_max, Size(8 << 30), ToString::to_string),
+        disk_max: picker.pick("build.disk_max", None, file.disk_max, Size(64 << 30), ToString::to_string),
+        processes_max: picker.pick("build.processes_max", None, file.processes_max, 4096, ToString::to_string),
+        time_max_s: picker.pick("build.time_max_s", None, file.time_max_s, 12 * 3600, ToString::to_string),
+        share: picker.pick("build.share", None, file.share, true, ToString::to_string),
+    }
+}
+
 fn non_empty<T>(list: &[T]) -> Option<Vec<T>>
 where
     T: Clone,
@@ -397,6 +415,7 @@ impl Config {
                 16,
                 ToString::to_string,
             ),
+            build: merge_build(file.build, picker),
         }
     }
 
@@ -411,6 +430,9 @@ impl Config {
         }
         if !(1..=256).contains(&self.transfers_max) {
             return wrong("mirrors.transfers_max", "must be from 1 to 256");
+        }
+        if let Err((key, why)) = self.build.check() {
+            return wrong(key, why);
         }
         if self.data_dir.as_os_str().is_empty() {
             return wrong("data_dir", "is empty");

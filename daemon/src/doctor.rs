@@ -1,5 +1,8 @@
 //! `peer doctor`: what is wrong with this machine, and the mend. Judges what it is given and reads a few files; asks nobody.
 
+mod builds;
+mod signing;
+
 use crate::api::Status;
 use crate::config::Config;
 use crate::setup;
@@ -8,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tree::conf::{MakeConf, ReposConf};
 use tree::repo::EbuildRepo;
+
+pub use builds::Building;
+pub use signing::Signing;
 
 /// No clock that is right shows less: 2026-01-01, before the first release.
 const CLOCK_MIN: Duration = Duration::from_secs(1_767_225_600);
@@ -74,8 +80,10 @@ pub struct Evidence {
     pub daemon: Result<Status, String>,
     /// Where the mirror should answer, and what it answers for `/distfiles/layout.conf`.
     pub layout_conf: Option<(SocketAddr, Result<String, String>)>,
-    /// The directories of `PATH`.
-    pub search_path: Vec<PathBuf>,
+    /// The signing key and Portage's trust in it; none where there is no daemon to ask or no Portage.
+    pub signing: Option<Signing>,
+    /// What builds need of this machine; none when it was not tried out.
+    pub building: Option<Building>,
     /// The clock.
     pub now: SystemTime,
 }
@@ -91,12 +99,15 @@ pub fn examine(evidence: &Evidence) -> Vec<Check> {
     };
     checks.push(disk(config, status));
     checks.extend(portage(config, evidence.layout_conf.as_ref().map(|(address, _)| *address)));
-    let (repositories, newest) = repositories(config);
+    checks.extend(evidence.signing.iter().flat_map(signing::checks));
+    checks.extend(binhost(config, status, evidence.layout_conf.as_ref().map(|(address, _)| *address)));
+    let (repositories, repos) = repositories(config);
+    let newest = repos.iter().filter_map(|path| made_at(path)).max();
     checks.extend(repositories);
     checks.push(clock(evidence.now, newest));
     checks.extend(status.map(|status| peers(config, status)));
     checks.extend(status.into_iter().flat_map(warnings));
-    checks.push(builds(&evidence.search_path));
+    checks.extend(evidence.building.iter().flat_map(|building| builds::checks(building, config, &repos)));
     checks
 }
 
@@ -189,6 +200,13 @@ fn portage(config: &Config, http: Option<SocketAddr>) -> Vec<Check> {
     checks
 }
 
+/// Only the running daemon knows the id in its binhost's address.
+fn binhost(config: &Config, status: Option<&Status>, http: Option<SocketAddr>) -> Option<Check> {
+    let dir = config.config_root.join("etc/portage");
+    let url = setup::binhost_url(http?, &status?.peer_id)?;
+    dir.is_dir().then(|| signing::binrepos(&dir, &url))
+}
+
 /// True when `word` is this node's URL, by number or as `localhost`.
 fn is_ours(word: &str, http: SocketAddr) -> bool {
     let named = format!("http://localhost:{}", http.port());
@@ -222,7 +240,8 @@ fn local_line<'a>(texts: impl Iterator<Item = &'a str>, http: SocketAddr) -> Che
 }
 
 /// The repositories' checks, and the newest time one of them was made at.
-fn repositories(config: &Config) -> (Vec<Check>, Option<SystemTime>) {
+/// What is wrong with them, and where they are.
+fn repositories(config: &Config) -> (Vec<Check>, Vec<PathBuf>) {
     let mut checks = Vec::new();
     let paths: Vec<PathBuf> = match &config.repos {
         Some(paths) => paths.clone(),
@@ -234,7 +253,7 @@ fn repositories(config: &Config) -> (Vec<Check>, Option<SystemTime>) {
             }
             Err(error) => {
                 let check = Check::new("repositories", State::Fail, error.to_string());
-                return (vec![check.mend("mend repos.conf, or say --repo DIR")], None);
+                return (vec![check.mend("mend repos.conf, or say --repo DIR")], Vec::new());
             }
         },
     };
@@ -242,9 +261,8 @@ fn repositories(config: &Config) -> (Vec<Check>, Option<SystemTime>) {
         let finding = "there is none: no Manifest names a distfile, so nothing can be served";
         checks.push(Check::new("repositories", State::Fail, finding).mend("emaint sync -a, or say --repo DIR"));
     }
-    let newest = paths.iter().filter_map(|path| made_at(path)).max();
     checks.extend(paths.iter().map(|path| repository(path)));
-    (checks, newest)
+    (checks, paths)
 }
 
 fn repository(path: &Path) -> Check {
@@ -303,29 +321,6 @@ fn warnings(status: &Status) -> Vec<Check> {
         .collect()
 }
 
-/// Nothing builds yet: what is found is told, and nothing is wrong with a machine that cannot.
-fn builds(search_path: &[PathBuf]) -> Check {
-    let bwrap = search_path.iter().map(|dir| dir.join("bwrap")).find(|path| path.is_file());
-    let Some(bwrap) = bwrap else {
-        return Check::new("sandbox", State::Info, "bwrap is not installed: builds in a sandbox will need it")
-            .mend("emerge sys-apps/bubblewrap");
-    };
-    let knob = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let off = [
-        ("/proc/sys/user/max_user_namespaces", "0"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
-        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
-    ];
-    match off.into_iter().find(|(path, value)| knob(path).as_deref() == Some(value)) {
-        Some((path, value)) => Check::new(
-            "sandbox",
-            State::Info,
-            format!("user namespaces are off ({path} is {value}): builds will need root"),
-        ),
-        None => Check::new("sandbox", State::Info, format!("{} and user namespaces are there", bwrap.display())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,7 +364,8 @@ mod tests {
             config: Ok(config(dir.path())),
             daemon: Err("cannot reach the daemon".to_owned()),
             layout_conf: Some((http(), Err("connection refused".to_owned()))),
-            search_path: Vec::new(),
+            signing: None,
+            building: None,
             now: at(1_800_000_000),
         };
         let checks = examine(&evidence);
@@ -401,7 +397,8 @@ mod tests {
             config: Ok(config),
             daemon: Ok(healthy()),
             layout_conf: Some((http(), Ok("[structure]\n0=content-hash BLAKE2B 8\n".to_owned()))),
-            search_path: Vec::new(),
+            signing: None,
+            building: None,
             now: at(1_800_000_000),
         };
         let before = examine(&evidence);

@@ -4,10 +4,13 @@
 //! digest, by the digest itself. *Who has it* is answered by the store, then by [`crate::fetcher`].
 
 use crate::announce::Announcer;
+use crate::binhost::Binhost;
 use crate::blocking;
+use crate::builds::Builds;
 use crate::fetcher;
 use crate::flight::{End, Flight, Flights, Follower, ObtainError};
 use crate::kept::KeptPaths;
+use crate::openpgp::SigningKey;
 use crate::pins;
 use crate::repositories::{Refreshed, Repositories};
 use crate::sources::Sources;
@@ -56,8 +59,14 @@ pub struct Domain {
     pub started: Instant,
     /// Keeps the swarm told of what is held.
     pub announcer: Arc<Announcer>,
+    /// Binary packages for this machine's Portage.
+    pub binhost: Arc<Binhost>,
+    /// What makes them.
+    pub builds: Builds,
     /// Told when pinned files may be missing.
     pub pins_changed: Notify,
+    /// The key binary packages are signed with.
+    pub signing: SigningKey,
     /// Transfers that may run at the same time.
     slots: Semaphore,
 }
@@ -86,6 +95,10 @@ pub struct Parts {
     pub repositories: Repositories,
     /// Who tells the swarm.
     pub announcer: Arc<Announcer>,
+    /// Binary packages.
+    pub binhost: Arc<Binhost>,
+    /// What makes them.
+    pub builds: Builds,
     /// Where it is reached.
     pub addresses: Addresses,
     /// The daemon's tasks.
@@ -146,9 +159,10 @@ impl Domain {
     /// Puts the parts together; does nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, store, mirrors, swarm, repositories, announcer, addresses, tasks } = parts;
+        let Parts { config, store, mirrors, swarm, repositories, announcer, binhost, builds, addresses, tasks } = parts;
         let slots = Semaphore::new(config.transfers_max);
         let kept = Arc::new(KeptPaths::open(&config.data_dir));
+        let signing = SigningKey::below(&config.data_dir, &swarm.peer_id().to_string());
         let (flights, stats, started) = (Flights::default(), Stats::default(), Instant::now());
         Self {
             config,
@@ -163,7 +177,10 @@ impl Domain {
             addresses,
             started,
             announcer,
+            binhost,
+            builds,
             pins_changed: Notify::new(),
+            signing,
             slots,
         }
     }

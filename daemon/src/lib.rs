@@ -5,9 +5,14 @@
 
 pub mod announce;
 pub mod api;
+pub mod api_builds;
+pub mod api_key;
+pub mod binhost;
 pub mod blocking;
 pub mod buffers;
+pub mod builds;
 pub mod config;
+pub mod config_build;
 pub mod doctor;
 pub mod domain;
 pub mod fetcher;
@@ -16,6 +21,8 @@ pub mod http;
 pub mod import;
 pub mod ingest;
 pub mod kept;
+pub mod keyring;
+pub mod openpgp;
 pub mod pins;
 pub mod portage;
 pub mod repositories;
@@ -29,4 +36,4 @@ pub mod targets;
 pub mod tasks;
 mod upkeep;
 
-pub use start::{RunError, run};
+pub use start::{RunError, peer_id_of, run};

@@ -2,6 +2,7 @@
 //! the repositories change, so that a pinned atom follows new versions.
 
 use crate::api;
+use crate::binhost::PIN_ROOT;
 use crate::domain::{Domain, Target};
 use crate::targets;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use tree::digest::Digest;
 #[must_use]
 pub fn list(domain: &Domain) -> api::Pins {
     let mut pins: BTreeMap<String, api::Pin> = BTreeMap::new();
-    for pin in domain.store.pins() {
+    for pin in domain.store.pins().into_iter().filter(|pin| is_users(&pin.root)) {
         let target = pin.root.to_string();
         let row = pins.entry(target.clone()).or_insert(api::Pin { target, distfiles: 0, held: 0, held_bytes: 0 });
         row.distfiles += 1;
@@ -32,7 +33,7 @@ pub fn list(domain: &Domain) -> api::Pins {
 pub fn change(domain: &Domain, request: &api::PinRequest) -> Result<api::Pins, IndexError> {
     let mut unknown = Vec::new();
     for target in &request.targets {
-        let Ok(root) = target.parse::<PinRoot>() else {
+        let Some(root) = target.parse::<PinRoot>().ok().filter(is_users) else {
             unknown.push(target.clone());
             continue;
         };
@@ -42,6 +43,11 @@ pub fn change(domain: &Domain, request: &api::PinRequest) -> Result<api::Pins, I
         }
     }
     Ok(api::Pins { unknown, ..list(domain) })
+}
+
+/// Whether the user set a pin: the binhost keeps what it lists by one of its own.
+fn is_users(root: &PinRoot) -> bool {
+    root.as_str() != PIN_ROOT
 }
 
 fn add(domain: &Domain, root: &PinRoot) -> Result<bool, IndexError> {
@@ -77,7 +83,8 @@ pub fn follow(domain: &Domain) -> Result<(), IndexError> {
 /// Pinned distfiles that are not here. Blocking.
 #[must_use]
 pub fn missing(domain: &Domain) -> Vec<Target> {
-    let digests: BTreeSet<Digest> = domain.store.pins().into_iter().map(|pin| pin.digest).collect();
+    let users = domain.store.pins().into_iter().filter(|pin| is_users(&pin.root));
+    let digests: BTreeSet<Digest> = users.map(|pin| pin.digest).collect();
     digests.iter().filter(|digest| !domain.store.contains(digest)).map(|digest| domain.target(digest)).collect()
 }
 

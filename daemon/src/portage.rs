@@ -115,7 +115,8 @@ impl AskMetadata for Portage {
 }
 
 /// A repos.conf of repositories that were named one by one, the hindmost as the main one.
-fn repositories(paths: &[PathBuf]) -> String {
+#[must_use]
+pub fn repositories(paths: &[PathBuf]) -> String {
     let opened: Vec<EbuildRepo> = paths.iter().filter_map(|path| EbuildRepo::open(path).ok()).collect();
     let main = opened.last().map(|repo| format!("[DEFAULT]\nmain-repo = {}\n", repo.name())).unwrap_or_default();
     let section = |repo: &EbuildRepo| format!("[{}]\nlocation = {}\n", repo.name(), repo.path().display());

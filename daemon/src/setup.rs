@@ -1,21 +1,21 @@
 //! `peer setup`: the lines that make Portage ask this node, planned, shown and written, and taken out again.
 //!
-//! Two files are changed, each by a block of its own between marks, so that undoing it restores every other byte:
+//! Three files are changed, each by a block of its own between marks, so that undoing it restores every other byte:
 //! `make.conf`, where GENTOO_MIRRORS gets this node before the user's mirrors (which stay: Portage goes on to them by
 //! itself when the daemon is stopped), and `mirrors`, whose `local` line Portage asks first, and even for
-//! `RESTRICT=mirror` and `RESTRICT=fetch` (portage(5), "mirrors").
-//!
-//! No section of binrepos.conf is written: this node's binhost has no packages yet, and Portage would ask it for its
-//! index on every run all the same.
+//! `RESTRICT=mirror` and `RESTRICT=fetch` (portage(5), "mirrors"); and `binrepos.conf`, where this node's binhost becomes
+//! one of those that `emerge --getbinpkg` asks.
 
+mod binrepos;
 mod block;
 mod diff;
 
+pub use binrepos::{binhost_url, plan_binhost};
 use block::{Place, Stripped};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// A file of Portage's configuration larger than this is none that a person wrote.
@@ -28,6 +28,8 @@ const LAST_FILE: &str = "zz-peer.conf";
 const FIRST_FILE: &str = "00-peer.conf";
 /// Mode of a new file: Portage reads its configuration as several users.
 const NEW_MODE: u32 = 0o644;
+/// Mode of a new directory, likewise.
+const NEW_DIRECTORY_MODE: u32 = 0o755;
 
 /// Whose configuration is changed.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Edit {
     pub before: Option<String>,
     /// Its text afterwards; none when it shall go.
     pub after: Option<String>,
+    /// The directory it is in is made with it, or goes with it when nothing else is in it.
+    pub with_directory: bool,
 }
 
 impl Edit {
@@ -144,6 +148,7 @@ pub fn plan(portage: &Portage, targets: &Targets) -> Result<Vec<Edit>, SetupErro
         },
         said_by_user: format!("GENTOO_MIRRORS=\"{url} "),
         own_file: LAST_FILE,
+        as_directory: false,
     };
     let mirrors = Wanted {
         body: format!("local {url}\n"),
@@ -151,6 +156,7 @@ pub fn plan(portage: &Portage, targets: &Targets) -> Result<Vec<Edit>, SetupErro
         has_last_word: |line| line.split_whitespace().next() == Some("local"),
         said_by_user: format!("local {url}"),
         own_file: FIRST_FILE,
+        as_directory: false,
     };
     let mut edits = make_conf.plan(&dir.join("make.conf"))?;
     edits.extend(mirrors.plan(&dir.join("mirrors"))?);
@@ -163,10 +169,10 @@ pub fn plan(portage: &Portage, targets: &Targets) -> Result<Vec<Edit>, SetupErro
 /// When the configuration cannot be read or the marks were changed.
 pub fn plan_undo(portage: &Portage) -> Result<Vec<Edit>, SetupError> {
     let mut edits = Vec::new();
-    for name in ["make.conf", "mirrors"] {
+    for name in ["make.conf", "mirrors", binrepos::NAME] {
         for (path, before) in files(&portage.dir().join(name))? {
             let stripped = strip(&path, &before)?;
-            edits.extend(edit(path, Some(before), stripped.rest));
+            edits.extend(edit(path, Some(before), stripped.rest, stripped.made_directory));
         }
     }
     Ok(edits)
@@ -187,9 +193,16 @@ fn apply_one(edit: &Edit) -> Result<(), SetupError> {
         return Err(SetupError::ChangedMeanwhile { path: path.clone() });
     }
     let failed = |source: io::Error| SetupError::Write { path: path.clone(), source: source.into() };
+    let directory = path.parent().filter(|_| edit.with_directory);
     let Some(after) = &edit.after else {
-        return std::fs::remove_file(path).map_err(failed);
+        std::fs::remove_file(path).map_err(failed)?;
+        // What others have put into it meanwhile keeps it.
+        directory.map(std::fs::remove_dir).transpose().unwrap_or_default();
+        return Ok(());
     };
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        std::fs::DirBuilder::new().mode(NEW_DIRECTORY_MODE).create(directory).map_err(failed)?;
+    }
     let old = found.is_some().then(|| std::fs::metadata(path)).transpose().map_err(failed)?;
     let mode = old.as_ref().map_or(NEW_MODE, |old| old.mode() & 0o7777);
     store::write_atomically(path, after.as_bytes(), mode)
@@ -211,7 +224,7 @@ impl Portage {
     }
 }
 
-/// What one of the two configurations shall say.
+/// What one of the configurations shall say.
 struct Wanted {
     body: String,
     place: Place,
@@ -221,12 +234,15 @@ struct Wanted {
     said_by_user: String,
     /// Name of the block's own file where the configuration is a directory.
     own_file: &'static str,
+    /// Where there is neither file nor directory it is to become a directory.
+    as_directory: bool,
 }
 
 impl Wanted {
     fn plan(&self, path: &Path) -> Result<Vec<Edit>, SetupError> {
         let mut texts: BTreeMap<PathBuf, String> = files(path)?.into_iter().collect();
-        let target = if path.is_dir() { path.join(self.own_file) } else { real(path)? };
+        let new_directory = self.as_directory && path.symlink_metadata().is_err();
+        let target = if path.is_dir() || new_directory { path.join(self.own_file) } else { real(path)? };
         let mut edits = Vec::new();
         if !self.said(texts.values()) {
             let before = texts.remove(&target);
@@ -235,14 +251,18 @@ impl Wanted {
                 (Some(before), Some(stripped)) if stripped.stands_well(&self.body, self.place, self.has_last_word) => {
                     before.clone()
                 }
-                (_, stripped) => block::insert(stripped.and_then(|s| s.rest).as_deref(), &self.body, self.place),
+                (_, stripped) => {
+                    let made_directory = new_directory || stripped.as_ref().is_some_and(|s| s.made_directory);
+                    let rest = stripped.and_then(|stripped| stripped.rest);
+                    block::insert(rest.as_deref(), made_directory, &self.body, self.place)
+                }
             };
-            edits.extend(edit(target, before, Some(after)));
+            edits.extend(edit(target, before, Some(after), new_directory));
         }
         // Blocks elsewhere are left from when the configuration was laid out otherwise.
         for (path, before) in texts {
             let stripped = strip(&path, &before)?;
-            edits.extend(edit(path, Some(before), stripped.rest));
+            edits.extend(edit(path, Some(before), stripped.rest, stripped.made_directory));
         }
         Ok(edits)
     }
@@ -265,8 +285,8 @@ fn strip(path: &Path, text: &str) -> Result<Stripped, SetupError> {
     block::strip(text).map_err(|block::Mangled| SetupError::Mangled { path: path.to_owned() })
 }
 
-fn edit(path: PathBuf, before: Option<String>, after: Option<String>) -> Option<Edit> {
-    (before != after).then_some(Edit { path, before, after })
+fn edit(path: PathBuf, before: Option<String>, after: Option<String>, with_directory: bool) -> Option<Edit> {
+    (before != after).then_some(Edit { path, before, after, with_directory })
 }
 
 /// The file behind symbolic links, for a rename would replace the link; the path itself where nothing is yet.

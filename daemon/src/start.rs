@@ -1,8 +1,10 @@
 //! The life of the process, in reading order: open, bind, read the repositories, serve, stop.
 
-use crate::announce::{self, Announcer, Shared};
+use crate::announce::{self, Announcer, Shared, Sharing};
 use crate::api::Ready;
+use crate::binhost::{self, Binhost, BinhostError};
 use crate::blocking;
+use crate::builds::Builds;
 use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
 use crate::http::{control, public, serve_tcp, serve_unix};
@@ -45,6 +47,12 @@ pub enum RunError {
     /// The store.
     #[error("cannot open the store")]
     Store(#[from] store::OpenStoreError),
+    /// The binary packages.
+    #[error("cannot offer the binary packages")]
+    Binhost(#[from] BinhostError),
+    /// The jobs.
+    #[error("cannot read the jobs and whose claims count")]
+    Builds(#[from] store::IndexError),
     /// The key of this node.
     #[error("the key {path} cannot be read: {why}")]
     Key {
@@ -99,12 +107,14 @@ pub async fn run(
     let control_folder = config.control.parent().unwrap_or(Path::new("."));
     make_folder(control_folder, 0o755)?;
     let store = open_store(&config).await?;
+    let binhost = Arc::new(open_binhost(&store).await?);
     let identity = identity(&config.data_dir)?;
     let listeners = bind_http(&config.http).await?;
     let control = bind_control(&config.control).await?;
     let addresses = addresses(&listeners, &identity);
 
-    let shared = Arc::new(Shared::new(&store, config.share_distfiles));
+    let shared = Arc::new(open_shared(&store, &config).await);
+    let builds = open_builds(&config, &store, &identity, &path).await?;
     let ask: Arc<dyn AskMetadata> =
         Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
     let repositories = Repositories::new(config.clone(), Some(ask), tasks.stopping().clone());
@@ -112,8 +122,18 @@ pub async fn run(
     let announced = announced(&shared).await;
     let swarm = Swarm::start(identity, swarm_config(&config)?, Arc::<Shared>::clone(&shared), &tasks).await?;
     let announcer = Arc::new(Announcer::new(shared, announced));
-    let parts =
-        Parts { config, store, mirrors, swarm, repositories, announcer: Arc::clone(&announcer), addresses, tasks };
+    let parts = Parts {
+        config,
+        store,
+        mirrors,
+        swarm,
+        repositories,
+        announcer: Arc::clone(&announcer),
+        binhost,
+        builds,
+        addresses,
+        tasks,
+    };
     let domain = Arc::new(Domain::new(parts));
 
     tokio::pin!(shutdown);
@@ -144,6 +164,8 @@ fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<T
     }
     tasks.spawn("control", serve_unix(control, control::router(Arc::clone(domain)), tasks.clone()));
     tasks.spawn("announce", announce::follow(domain.store.clone(), domain.swarm.clone(), announcer));
+    tasks.spawn("binhost", binhost::follow(domain.store.clone(), Arc::clone(&domain.binhost)));
+    tasks.spawn("resume builds", Builds::resume(Arc::clone(domain)));
     tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
     tasks.spawn("pins", upkeep::fill_pins(Arc::clone(domain)));
     tasks.spawn("gc", upkeep::gc(Arc::clone(domain)));
@@ -188,6 +210,32 @@ async fn open_store(config: &Config) -> Result<Store, RunError> {
     };
     let dir = config.data_dir.join("store");
     Ok(blocking::run(move || Store::open(&dir, options)).await?)
+}
+
+/// The peer id of the node that keeps its data here; none before its first start, or when this user may not read it.
+#[must_use]
+pub fn peer_id_of(data_dir: &Path) -> Option<String> {
+    let path = data_dir.join(KEY_FILE);
+    // A key has some 70 bytes.
+    let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() < 4096);
+    let bytes = small.then(|| std::fs::read(&path).ok())??;
+    Some(Identity::from_bytes(&bytes).ok()?.peer_id().to_string())
+}
+
+async fn open_shared(store: &Store, config: &Config) -> Shared {
+    let sharing = Sharing { distfiles: config.share_distfiles, builds: config.build.share };
+    let store = store.clone();
+    blocking::run(move || Shared::new(&store, sharing)).await
+}
+
+async fn open_builds(config: &Config, store: &Store, identity: &Identity, path: &OsString) -> Result<Builds, RunError> {
+    let (config, store, identity, path) = (config.clone(), store.clone(), identity.clone(), path.clone());
+    Ok(blocking::run(move || Builds::open(&config, &store, identity, path)).await?)
+}
+
+async fn open_binhost(store: &Store) -> Result<Binhost, BinhostError> {
+    let store = store.clone();
+    blocking::run(move || Binhost::open(&store)).await
 }
 
 fn identity(data_dir: &Path) -> Result<Identity, RunError> {

@@ -7,8 +7,10 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use clap::Args;
 use daemon::api::Status;
+use daemon::api_key::KeyAnswer;
 use daemon::config::Config;
-use daemon::doctor::{self, Check, Evidence, State};
+use daemon::doctor::{self, Building, Check, Evidence, Signing, State};
+use daemon::keyring::{KeyTrust, Keyring};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -38,10 +40,29 @@ pub(crate) async fn run(args: &DoctorArgs, globals: &Globals, around: &Around, o
         }
         None => None,
     };
-    let search_path = std::env::split_paths(&around.path).collect();
-    let checks = doctor::examine(&Evidence { config, daemon, layout_conf, search_path, now: SystemTime::now() });
+    let signing = match (&daemon, &config) {
+        (Ok(_), Ok(config)) if config.config_root.join("etc/portage").is_dir() => {
+            signing(&client, &Keyring::of_portage(&config.config_root, around.path.clone())).await
+        }
+        _ => None,
+    };
+    let building = Some(Building::try_out(&around.path).await);
+    let checks = doctor::examine(&Evidence { config, daemon, layout_conf, signing, building, now: SystemTime::now() });
     show(&checks, out)?;
     Ok(if checks.iter().any(|check| check.state == State::Fail) { Exit::No } else { Exit::Done })
+}
+
+/// The daemon's key, and how it stands in Portage's keyring; none when the daemon cannot say.
+async fn signing(client: &Client, keyring: &Keyring) -> Option<Signing> {
+    let (fingerprint, trust) = match client.get::<KeyAnswer>("ask for the key", "/v1/key").await {
+        Ok(key) => {
+            let trust = keyring.trust_of(&key.fingerprint).await.map_err(|error| error.to_string());
+            (Some(key.fingerprint), trust)
+        }
+        Err(Failure::Refused { status: 404, .. }) => (None, Ok(KeyTrust::Absent)),
+        Err(_) => return None,
+    };
+    Some(Signing { fingerprint, keyring: keyring.dir().to_owned(), trust })
 }
 
 /// Where the mirror should answer: the daemon knows best.

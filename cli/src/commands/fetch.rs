@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &FetchArgs, client: &Client, out: &Output) -> Resu
         biased;
         ended = work => ended,
         _ = tokio::signal::ctrl_c() => {
-            Err(Failure::Interrupted { kept: "what has arrived is kept; the same command goes on from there" })
+            Err(Failure::Interrupted { kept: "what has arrived is kept; the same command goes on from there".to_owned() })
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The verbs, one a file: what each takes and what it does.
 
+pub(crate) mod build;
+pub(crate) mod cancel;
+pub(crate) mod challenge;
 pub(crate) mod check_config;
 pub(crate) mod completions;
 pub(crate) mod daemon;
@@ -7,11 +10,16 @@ pub(crate) mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod import;
+pub(crate) mod jobs;
+pub(crate) mod key;
+pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod peers;
 pub(crate) mod pin;
 pub(crate) mod setup;
+pub(crate) mod show;
 pub(crate) mod status;
+pub(crate) mod trust;
 pub(crate) mod verify;
 
 use crate::Around;
@@ -33,6 +41,14 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Gc(args) => gc::run(args, &client(), out).await,
         Verb::Verify(args) => verify::run(args, &client(), out).await,
         Verb::Peers(args) => peers::run(args, &client(), out).await,
+        Verb::Build(args) => build::run(args, &client(), out).await,
+        Verb::Jobs(args) => jobs::run(args, &client(), out).await,
+        Verb::Logs(args) => logs::run(args, &client(), out).await,
+        Verb::Cancel(args) => cancel::run(args, &client(), out).await,
+        Verb::Show(args) => show::run(args, &client(), out).await,
+        Verb::Challenge(args) => challenge::run(args, &client(), out).await,
+        Verb::Trust(args) => trust::run(args, &client(), out).await,
+        Verb::Key(args) => key::run(args, globals, around, out).await,
         Verb::Setup(args) => setup::run(args, globals, around, out).await,
         Verb::Doctor(args) => doctor::run(args, globals, around, out).await,
         Verb::CheckConfig(args) => check_config::run(args, globals, around, out),

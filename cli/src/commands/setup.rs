@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 /// Show, then write, the lines that make Portage ask this node.
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Show, then write, the lines that make Portage ask this node: GENTOO_MIRRORS in make.conf, and `local` in mirrors.\n\n\
+    long_about = "Show, then write, the lines that make Portage ask this node: GENTOO_MIRRORS in make.conf, `local` in mirrors, and a section of binrepos.conf.\n\n\
     Prints the change as a unified diff and asks before it writes. Your own mirrors stay, after this node. \
     --undo takes the lines out again and leaves everything else byte for byte as it is."
 )]
@@ -39,8 +39,7 @@ pub(crate) async fn run(args: &SetupArgs, globals: &Globals, around: &Around, ou
     let edits = if args.undo {
         setup::plan_undo(&portage).map_err(Failure::Setup)?
     } else {
-        let http = http_address(&config, &Client::new(globals, around)).await?;
-        setup::plan(&portage, &Targets { http }).map_err(Failure::Setup)?
+        plan(&portage, &config, &Client::new(globals, around), out).await?
     };
     show(&edits, out)?;
     if edits.is_empty() {
@@ -59,6 +58,27 @@ pub(crate) async fn run(args: &SetupArgs, globals: &Globals, around: &Around, ou
         out.say(&format!("{} {}", if edit.after.is_some() { "wrote" } else { "removed" }, edit.path.display()));
     }
     Ok(Exit::Done)
+}
+
+async fn plan(portage: &Portage, config: &Config, client: &Client, out: &Output) -> Result<Vec<Edit>, Failure> {
+    let http = http_address(config, client).await?;
+    let mut edits = setup::plan(portage, &Targets { http }).map_err(Failure::Setup)?;
+    let binhost = peer_id(http, config, client).await.and_then(|peer_id| setup::binhost_url(http, &peer_id));
+    match binhost {
+        Some(url) => edits.extend(setup::plan_binhost(portage, &url).map_err(Failure::Setup)?),
+        None => out.complain(
+            "peer: binrepos.conf is left as it is: the binhost's address has the node's id in it, and the node has none \
+             before its first start. Start it, then run this again.",
+        ),
+    }
+    Ok(edits)
+}
+
+/// Whose binhost answers at this address: the running daemon knows, if it is the one, else the key in its data directory.
+async fn peer_id(http: SocketAddr, config: &Config, client: &Client) -> Option<String> {
+    let status: Option<Status> = client.get("learn the daemon's id", "/v1/status").await.ok();
+    let running = status.filter(|status| status.http.iter().any(|address| address.parse() == Ok(http)));
+    running.map(|status| status.peer_id).or_else(|| daemon::peer_id_of(&config.data_dir))
 }
 
 /// The address Portage shall ask; only the running daemon knows it when the configuration leaves the port open.

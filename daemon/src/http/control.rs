@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 /// Lines waiting for a client that reads slowly.
 const LINES_MAX: usize = 64;
 /// Targets or paths of one request.
-const TARGETS_MAX: usize = 100_000;
+pub(super) const TARGETS_MAX: usize = 100_000;
 /// Bytes of one request.
 const REQUEST_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Time between two progress lines.
@@ -51,12 +51,14 @@ pub fn router(domain: Arc<Domain>) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/dial", post(dial))
         .route("/v1/refresh", post(refresh))
+        .merge(super::control_key::routes())
+        .merge(super::control_builds::router())
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "the daemon knows no such verb", None) })
         .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
         .with_state(domain)
 }
 
-fn refusal(status: StatusCode, error: impl Into<String>, hint: Option<&str>) -> Response {
+pub(super) fn refusal(status: StatusCode, error: impl Into<String>, hint: Option<&str>) -> Response {
     (status, Json(Refusal { error: error.into(), hint: hint.map(str::to_owned) })).into_response()
 }
 
@@ -65,7 +67,7 @@ async fn status(State(domain): State<Arc<Domain>>) -> Response {
 }
 
 /// A stream of lines; the receiver's end is the body.
-fn lines<T: Serialize + Send + 'static>(receiver: mpsc::Receiver<T>) -> Response {
+pub(super) fn lines<T: Serialize + Send + 'static>(receiver: mpsc::Receiver<T>) -> Response {
     let body = futures::stream::unfold(receiver, |mut receiver| async move {
         // An empty line now and then says that the work goes on: a large file may take a while.
         let Ok(line) = tokio::time::timeout(STILL_AT_IT, receiver.recv()).await else {

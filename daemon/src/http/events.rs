@@ -1,5 +1,7 @@
-//! `/events`: the status once a second while it changes, as server-sent events.
+//! `/events`: the status once a second, and the jobs when one changed, as server-sent events.
 
+use super::jobs::NEWEST;
+use crate::api_builds::JobsAnswer;
 use crate::domain::Domain;
 use crate::snapshot;
 use axum::body::Body;
@@ -11,6 +13,7 @@ use futures::stream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Feeds open at the same time: a page left open in many tabs must not cost much.
 const FEEDS_MAX: usize = 32;
@@ -21,6 +24,7 @@ static FEEDS: AtomicUsize = AtomicUsize::new(0);
 
 struct Feed {
     domain: Arc<Domain>,
+    jobs: watch::Receiver<u64>,
     first: bool,
 }
 
@@ -36,14 +40,24 @@ pub(super) async fn feed(State(domain): State<Arc<Domain>>) -> Response {
         FEEDS.fetch_sub(1, Ordering::Relaxed);
         return super::distfiles::plain(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open");
     }
-    let feed = Feed { domain, first: true };
+    let mut jobs = domain.builds.jobs.changes();
+    jobs.mark_changed();
+    let feed = Feed { domain, jobs, first: true };
     let events = stream::unfold(feed, |mut feed| async move {
         if !std::mem::take(&mut feed.first) {
             tokio::time::sleep(PERIOD).await;
         }
         let status = snapshot::status(&feed.domain).await;
         let json = serde_json::to_string(&status).unwrap_or_default();
-        let event = Bytes::from(format!("event: status\ndata: {json}\n\n"));
+        let mut event = format!("event: status\ndata: {json}\n\n");
+        // The first look always counts as a change.
+        if feed.jobs.has_changed().unwrap_or(false) {
+            feed.jobs.mark_unchanged();
+            let jobs = JobsAnswer { jobs: feed.domain.builds.jobs.list(NEWEST) };
+            let json = serde_json::to_string(&jobs).unwrap_or_default();
+            event.push_str(&format!("event: jobs\ndata: {json}\n\n"));
+        }
+        let event = Bytes::from(event);
         Some((Ok::<_, std::convert::Infallible>(event), feed))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];

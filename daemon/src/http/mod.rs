@@ -4,10 +4,14 @@
 //! there, pages forbid being framed, and what tells of this machine is given only to requests that name it by address
 //! (a page whose name was rebound to 127.0.0.1 names itself).
 
+mod binpkgs;
 mod body;
 pub mod control;
+mod control_builds;
+mod control_key;
 mod distfiles;
 mod events;
+pub(crate) mod jobs;
 mod metrics;
 mod openapi;
 mod pass;
@@ -35,12 +39,17 @@ pub fn public(domain: Arc<Domain>) -> Router {
         .route("/api/v1/status", get(status::json))
         .route("/api/v1/peers", get(status::peers))
         .route("/api/v1/pins", get(status::pins))
+        .route("/api/v1/jobs", get(jobs::all))
+        .route("/api/v1/jobs/{id}", get(jobs::one))
+        .route("/api/v1/jobs/{id}/log", get(jobs::log))
+        .route("/api/v1/binpkgs", get(jobs::binpkgs_list))
         .route("/api/v1/openapi.json", get(openapi::document))
         .route("/metrics", get(metrics::text))
         .layer(middleware::from_fn(only_by_address));
     Router::new()
         .route("/distfiles/layout.conf", get(distfiles::layout_conf))
         .route("/distfiles/{*path}", get(distfiles::distfile))
+        .route("/binpkgs/{id}/{*path}", get(binpkgs::file))
         .route("/snapshots/{*path}", get(pass::snapshots))
         .route("/releases/{*path}", get(pass::releases))
         .route("/healthz", get(status::alive))

@@ -5,6 +5,8 @@ const OPEN_START: &str = "# >>> peer setup >>>";
 const CLOSE: &str = "# <<< peer setup <<<";
 /// Said in the opening mark when there was no file before.
 const MADE_FILE: &str = " (it made this file)";
+/// Said in the opening mark when there was not even the directory before.
+const MADE_DIRECTORY: &str = " (it made this file and its directory)";
 /// Said in the opening mark when the text before did not end its last line.
 const ENDED_LINE: &str = " (it ended the line before)";
 
@@ -26,6 +28,8 @@ pub(super) struct Mangled;
 pub(super) struct Stripped {
     /// What was there before the block; none when there was no file.
     pub(super) rest: Option<String>,
+    /// True when the block made the directory that its file is in.
+    pub(super) made_directory: bool,
     /// The lines between the marks, with the text before and after the block; none when there is no block.
     found: Option<Found>,
 }
@@ -50,9 +54,14 @@ impl Stripped {
     }
 }
 
-/// Puts a block into a text that has none; `text` is none when there is no file.
-pub(super) fn insert(text: Option<&str>, body: &str, place: Place) -> String {
-    let made = if text.is_none() { MADE_FILE } else { "" };
+/// Puts a block into a text that has none; `text` is none when there is no file, and `made_directory` says that there is
+/// no directory for it either.
+pub(super) fn insert(text: Option<&str>, made_directory: bool, body: &str, place: Place) -> String {
+    let made = match text {
+        None if made_directory => MADE_DIRECTORY,
+        None => MADE_FILE,
+        Some(_) => "",
+    };
     let text = text.unwrap_or_default();
     match place {
         Place::Start => format!("{OPEN}{made}\n{body}{CLOSE}\n{text}"),
@@ -77,7 +86,7 @@ pub(super) fn strip(text: &str) -> Result<Stripped, Mangled> {
         }
     }
     let Some(open) = open else {
-        return Ok(Stripped { rest: Some(before), found: None });
+        return Ok(Stripped { rest: Some(before), made_directory: false, found: None });
     };
     if !closed {
         return Err(Mangled);
@@ -86,8 +95,10 @@ pub(super) fn strip(text: &str) -> Result<Stripped, Mangled> {
     if open.ends_with(ENDED_LINE) && after.is_empty() && rest.ends_with('\n') {
         rest.truncate(rest.len().saturating_sub(1));
     }
-    let made_file = open.ends_with(MADE_FILE) && rest.is_empty();
-    Ok(Stripped { rest: (!made_file).then_some(rest), found: Some(Found { body, before, after }) })
+    let made_directory = open.ends_with(MADE_DIRECTORY);
+    let made_file = (made_directory || open.ends_with(MADE_FILE)) && rest.is_empty();
+    let found = Some(Found { body, before, after });
+    Ok(Stripped { rest: (!made_file).then_some(rest), made_directory, found })
 }
 
 #[cfg(test)]
@@ -97,9 +108,10 @@ mod tests {
     #[test]
     fn what_was_put_in_comes_out_again() {
         for text in [None, Some(""), Some("\n"), Some("a"), Some("a\n"), Some("a\r\n"), Some("\n\na\n\n")] {
-            for place in [Place::Start, Place::End] {
-                let with = insert(text, "b\n", place);
+            for (place, made_directory) in [(Place::Start, false), (Place::End, false), (Place::End, true)] {
+                let with = insert(text, made_directory, "b\n", place);
                 let stripped = strip(&with).unwrap();
+                assert_eq!(stripped.made_directory, made_directory && text.is_none(), "{with:?}");
                 assert_eq!(stripped.rest.as_deref(), text, "{with:?}");
                 assert!(stripped.stands_well("b\n", place, |_| true));
                 assert!(!stripped.stands_well("c\n", place, |_| false));
@@ -109,7 +121,7 @@ mod tests {
 
     #[test]
     fn marks_that_do_not_pair_are_not_guessed_at() {
-        let with = insert(Some("a\n"), "b\n", Place::End);
+        let with = insert(Some("a\n"), false, "b\n", Place::End);
         for text in [CLOSE.to_owned(), OPEN.to_owned(), format!("{with}{with}"), format!("{with}{CLOSE}\n")] {
             assert_eq!(strip(&text), Err(Mangled), "{text}");
         }

@@ -1,9 +1,10 @@
 //! Fetching blobs: a request to one peer, and the bytes it sends, as far as they come.
 
+use super::asking::ask;
 use super::scores::{Offence, Traffic};
 use super::state::{Protocol, State};
 use super::streams::Pipe;
-use super::wire::{BlobAnswer, BlobRequest, FrameError, Key, read_frame, write_frame};
+use super::wire::{BlobAnswer, BlobRequest, FrameError, Key};
 use crate::buffers::{Buffer, STEP_BYTES};
 use bytes::Bytes;
 use futures::AsyncRead as _;
@@ -15,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tree::digest::Digest;
 
-/// Why a peer did not begin to send.
+/// Why a peer did not begin to send, or gave no claims.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It is banned here.
@@ -32,7 +33,7 @@ pub enum OpenError {
         /// What the transport said.
         source: io::Error,
     },
-    /// It does not hold the blob.
+    /// It does not hold the blob. Never of claims: to have none is an answer.
     #[error("{peer} does not hold it")]
     NotHeld {
         /// Who.
@@ -44,7 +45,7 @@ pub enum OpenError {
         /// Who.
         peer: PeerId,
     },
-    /// Its blob is shorter than the first byte asked for.
+    /// Its blob is shorter than the first byte asked for. Never of claims.
     #[error("{peer} has only {size} bytes of it, byte {from} was asked for")]
     OutOfRange {
         /// Who.
@@ -84,6 +85,8 @@ impl OpenError {
     pub fn offence(&self) -> Option<Offence> {
         match self {
             Self::Banned { .. } | Self::NotHeld { .. } | Self::Busy { .. } | Self::OutOfRange { .. } => None,
+            // It does not speak this protocol: it is of another version, which is no fault.
+            Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::Unsupported => None,
             Self::Unreachable { .. } | Self::Broken { .. } => Some(Offence::Broken),
             Self::Refused { .. } => Some(Offence::Refused),
             Self::NoAnswer { .. } => Some(Offence::Stalled),
@@ -143,12 +146,8 @@ pub(super) async fn open(
     from: u64,
     first_answer: Duration,
 ) -> Result<Body, OpenError> {
-    if state.is_banned(&peer) {
-        return Err(OpenError::Banned { peer });
-    }
     let request = BlobRequest { digest: *digest, offset: from, length: u64::MAX };
-    let asked = tokio::time::timeout(first_answer, ask(state, peer, &request)).await;
-    let (pipe, answer) = asked.unwrap_or(Err(OpenError::NoAnswer { peer, after: first_answer }))?;
+    let (pipe, answer) = ask(state, peer, &request, first_answer).await?;
     let size = match answer {
         BlobAnswer::Body { size } if from <= size => size,
         BlobAnswer::Body { size } | BlobAnswer::OutOfRange { size } => {
@@ -156,7 +155,7 @@ pub(super) async fn open(
         }
         BlobAnswer::NotHeld => {
             state.not_held(&peer, &Key::from(digest));
-            state.keep_pipe(&peer, pipe);
+            state.keep_pipe(&peer, Protocol::Blob, pipe);
             return Err(OpenError::NotHeld { peer });
         }
         BlobAnswer::Busy => return Err(OpenError::Busy { peer }),
@@ -165,24 +164,6 @@ pub(super) async fn open(
     let traffic = state.traffic(peer);
     let silence_max = state.config().silence_max;
     Ok(Body { state: Arc::clone(state), traffic, peer, size, at: from, pipe: Some(pipe), silence_max })
-}
-
-/// Asks over an idle stream when there is one, which may have died meanwhile; then over a new one.
-async fn ask(state: &State, peer: PeerId, request: &BlobRequest) -> Result<(Pipe, BlobAnswer), OpenError> {
-    if let Some(pipe) = state.idle_pipe(&peer)
-        && let Ok(answered) = ask_over(pipe, request).await
-    {
-        return Ok(answered);
-    }
-    let pipe = state.open_pipe(peer, Vec::new(), Protocol::Blob).await;
-    let pipe = pipe.map_err(|source| OpenError::Unreachable { peer, source })?;
-    ask_over(pipe, request).await.map_err(|source| OpenError::Broken { peer, source })
-}
-
-async fn ask_over(mut pipe: Pipe, request: &BlobRequest) -> Result<(Pipe, BlobAnswer), FrameError> {
-    write_frame(&mut pipe, request).await.map_err(FrameError::Stream)?;
-    let answer = read_frame(&mut pipe).await?;
-    Ok((pipe, answer))
 }
 
 /// The bytes one peer sends, from the byte asked for to the end. Unverified.
@@ -252,7 +233,7 @@ impl Body {
     /// The stream is at the next request's place: it is kept for that.
     fn finish(&mut self) {
         if let Some(pipe) = self.pipe.take() {
-            self.state.keep_pipe(&self.peer, pipe);
+            self.state.keep_pipe(&self.peer, Protocol::Blob, pipe);
             self.state.praise(self.peer);
         }
     }

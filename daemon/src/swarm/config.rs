@@ -14,7 +14,7 @@ pub struct Config {
     pub mdns: bool,
     /// Whether holdings are exchanged with connected peers (LAN peers, and those listed in [`Config::peers`]).
     pub exchange: bool,
-    /// Whether blobs are served to peers that are neither on the local network nor listed in [`Config::peers`].
+    /// Whether blobs and claims are given to peers that are neither on the local network nor listed in [`Config::peers`].
     pub serve_wan: bool,
     /// Upload ceiling over all peers; `None` is no ceiling.
     pub upload_bytes_per_second_max: Option<u64>,
@@ -38,6 +38,10 @@ pub struct Config {
     pub uploads_max: usize,
     /// Blob streams one peer may have open here, idle ones included.
     pub blob_streams_per_peer_max: usize,
+    /// Streams for claims one peer may have open here, idle ones included.
+    pub claim_streams_per_peer_max: usize,
+    /// Questions for claims answered at the same time, over all peers; a place of their own, so that long bodies do not keep them out.
+    pub claim_answers_max: usize,
     /// How often every announced digest is advertised again in the DHT. Records live 26 h.
     pub advert_interval: Duration,
     /// Resident memory of the whole program above which new connections are refused.
@@ -64,6 +68,8 @@ impl Default for Config {
             records_max: 2_000_000,
             uploads_max: 64,
             blob_streams_per_peer_max: 8,
+            claim_streams_per_peer_max: 8,
+            claim_answers_max: 64,
             advert_interval: Duration::from_secs(12 * 3600),
             memory_bytes_max: 2 << 30,
         }

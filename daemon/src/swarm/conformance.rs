@@ -1,9 +1,18 @@
 //! One suite of scenarios over both networks: libp2p on 127.0.0.1, and the in-memory twin.
 
+mod claims;
+
 use super::{
     BodyError, Config, Held, Holdings, Identity, Network, Offence, OpenError, PeerId, ReadAt, StartSwarmError, Swarm,
 };
 use crate::tasks::Tasks;
+use claims::{
+    a_banned_peer_is_not_asked_for_claims, a_fingerprint_is_announced_and_found_like_a_blob_and_is_none,
+    a_ninth_stream_for_claims_is_told_to_wait_while_blobs_still_come,
+    a_peer_that_looks_up_claims_for_ever_costs_no_more_than_the_deadline,
+    claims_come_as_they_are_and_to_have_none_is_an_answer, garbage_on_a_stream_for_claims_ends_only_that_stream,
+    more_and_longer_claims_than_may_go_out_stay_here,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,8 +70,9 @@ impl ReadAt for Content {
 struct Shelf {
     blobs: Mutex<BTreeMap<Digest, Entry>>,
     latch: Arc<Latch>,
-    /// Whether looking a blob up waits for the latch.
+    /// Whether looking a blob or claims up waits for the latch.
     opens_late: AtomicBool,
+    claims: Mutex<BTreeMap<Digest, Vec<Vec<u8>>>>,
 }
 
 #[derive(Clone)]
@@ -93,6 +103,13 @@ impl Holdings for Shelf {
         let Entry { bytes, claimed_size: size, waits_at } = self.blobs.lock().unwrap().get(digest)?.clone();
         let reader = Box::new(Content { bytes, waits_at, latch: Arc::clone(&self.latch) });
         Some(Held { size, reader })
+    }
+
+    fn claims(&self, fingerprint: &Digest) -> Vec<Vec<u8>> {
+        if self.opens_late.load(Ordering::Relaxed) {
+            self.latch.wait();
+        }
+        self.claims.lock().unwrap().get(fingerprint).cloned().unwrap_or_default()
     }
 
     fn announced(&self) -> Vec<Digest> {
@@ -442,6 +459,13 @@ over_both_networks!(
     a_liar_is_cut_off_and_neither_asked_nor_let_in,
     small_offences_lower_the_score_and_the_order_of_holders,
     a_key_is_found_through_others_when_its_holder_is_not_connected,
+    claims_come_as_they_are_and_to_have_none_is_an_answer,
+    a_fingerprint_is_announced_and_found_like_a_blob_and_is_none,
+    more_and_longer_claims_than_may_go_out_stay_here,
+    a_peer_that_looks_up_claims_for_ever_costs_no_more_than_the_deadline,
+    a_ninth_stream_for_claims_is_told_to_wait_while_blobs_still_come,
+    garbage_on_a_stream_for_claims_ends_only_that_stream,
+    a_banned_peer_is_not_asked_for_claims,
 );
 
 mod only_libp2p {

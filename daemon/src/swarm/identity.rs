@@ -40,6 +40,15 @@ impl Identity {
         self.0.public().to_peer_id()
     }
 
+    /// The key for signatures over what this machine says of its builds.
+    #[must_use]
+    pub fn signing_key(&self) -> ed25519_dalek::SigningKey {
+        let pair = self.0.clone().try_into_ed25519().expect("every identity is an ed25519 key");
+        let secret = pair.secret();
+        let bytes = secret.as_ref().try_into().expect("an ed25519 secret has 32 bytes");
+        ed25519_dalek::SigningKey::from_bytes(bytes)
+    }
+
     /// The key for libp2p's handshakes.
     pub(super) fn keypair(&self) -> &Keypair {
         &self.0

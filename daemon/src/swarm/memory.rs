@@ -27,6 +27,7 @@ const PIPE_BYTES: usize = 256 << 10;
 #[derive(Clone, Default)]
 pub struct Network {
     nodes: Arc<Mutex<Nodes>>,
+    far_apart: bool,
 }
 
 #[derive(Default)]
@@ -43,6 +44,12 @@ impl Network {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A network without nodes, none of which will be on the local network of another.
+    #[must_use]
+    pub fn far_apart() -> Self {
+        Self { far_apart: true, ..Self::default() }
     }
 
     /// A new node, connected to `config.peers`. It leaves the network when `tasks` are shut down.
@@ -92,7 +99,7 @@ impl Network {
         };
         if new {
             for (here, there) in [(&first, &second), (&second, &first)] {
-                here.joined(there.local(), joined(there));
+                here.joined(there.local(), self.joined(there));
                 here.set_routing(here.connected());
             }
         }
@@ -136,6 +143,12 @@ impl Network {
         self.lock().states.values().filter(|state| state.local() != than).cloned().collect()
     }
 
+    fn joined(&self, there: &State) -> Joined {
+        let listens = there.listen_addrs();
+        let address = listens.first().cloned().unwrap_or_else(Multiaddr::empty);
+        Joined { address, agent: there.config().agent.clone(), lan: !self.far_apart, listed: false, listens }
+    }
+
     fn on_command(&self, local: PeerId, command: Command) {
         match command {
             Command::Open { peer, protocol, answer, .. } => reply(answer, self.open(local, peer, protocol)),
@@ -161,12 +174,6 @@ impl Network {
             Command::Shun(peer) => self.disconnect(local, peer),
         }
     }
-}
-
-fn joined(there: &State) -> Joined {
-    let listens = there.listen_addrs();
-    let address = listens.first().cloned().unwrap_or_else(Multiaddr::empty);
-    Joined { address, agent: there.config().agent.clone(), lan: true, listed: false, listens }
 }
 
 fn reply<T>(answer: oneshot::Sender<T>, value: T) {

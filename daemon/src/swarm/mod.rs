@@ -2,30 +2,36 @@
 //!
 //! # Two levels of knowledge
 //! Peers on the local network, and peers the user listed, tell each other what they hold when they connect (`have`, 4 bytes a
-//! blob) and every change at once; [`Swarm::holders`] answers from that without asking anybody. Beyond them, [`Swarm::find`] asks the DHT
+//! digest) and every change at once; [`Swarm::holders`] answers from that without asking anybody. Beyond them, [`Swarm::find`] asks the DHT
 //! (Kademlia, `/peerage/kad/1`), to which `announce` brings all keys of a region in one message.
+//!
+//! A digest that is announced names a blob, or is the fingerprint of a recipe on which the announcer has claims. Which of both, an
+//! announcement does not say: who looks for it knows what for, and asks with [`Swarm::open`] or [`Swarm::claims`].
 //!
 //! # What others learn about you
 //! - Connected peers on the local network and listed peers: your peer id, addresses, agent, and 32 bits of every announced digest.
 //!   Any machine that can reach the port learns your peer id, addresses and agent, and by asking the DHT for a key whether you
-//!   provide it; the list only if it would be given files ([`Config::serve_wan`], or a local or listed address).
+//!   provide it; the list, and your claims on a fingerprint, only if it would be given files ([`Config::serve_wan`], or a local or listed address).
 //! - The DHT: that your peer id provides the announced keys, which names the versions of packages you have. With mDNS off and no peers
 //!   given, the program speaks to nobody; the DHT reaches only peers of peers.
-//! - Only what `Holdings::announced` lists is told. A blob is served only where `Holdings::open` answers, and without
-//!   [`Config::serve_wan`] only to the local network and listed peers.
+//! - Only what `Holdings::announced` lists is told. A blob is served only where `Holdings::open` answers, claims only as
+//!   `Holdings::claims` gives them, and both without [`Config::serve_wan`] only to the local network and listed peers.
+//! - Whom you ask for claims learns the fingerprint, which names what you are about to build and how to who can make the same recipe.
 //!
 //! # Bounds
 //! Everything a peer sends has a length, a count and a deadline: frames (`wire`), holdings and records (`Config`), streams of one
-//! peer (8 for blobs, 64 in all), connections (400; 4 of one peer; 16 of one IPv4 address, 64 of one IPv6 network), 32 adverts a minute, and a silence deadline in bodies.
+//! peer (8 for blobs, 8 for claims, 64 in all), connections (400; 4 of one peer; 16 of one IPv4 address, 64 of one IPv6 network), 32 adverts a minute, and a silence deadline in bodies.
 //! BLAKE2B cannot be checked by pieces, so a liar costs at most the blob's size in bytes once; then it is banned.
 //!
 //! **Invariant:** `event_loop` alone owns the libp2p swarm. No lock is held across an await.
 
 mod announce;
+mod asking;
 mod behaviour;
 mod blob;
 mod body;
 mod cipher;
+mod claims;
 mod config;
 #[cfg(test)]
 mod conformance;
@@ -85,7 +91,13 @@ pub trait Holdings: Send + Sync + 'static {
     /// The blob, if it is held and may be shared.
     fn open(&self, digest: &Digest) -> Option<Held>;
 
-    /// All that may be announced now; asked once, at the start. Changes come by [`Swarm::announce`] and [`Swarm::withdraw`].
+    /// The claims on a recipe that may be given, each of them opaque here. At most [`wire::CLAIMS_MAX`] go out, the first ones, and none
+    /// that is longer than [`wire::CLAIM_BYTES_MAX`]. None at all, unless somebody makes them.
+    fn claims(&self, _fingerprint: &Digest) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    /// All that may be announced now, blobs and fingerprints; asked once, at the start. Changes come by [`Swarm::announce`] and [`Swarm::withdraw`].
     fn announced(&self) -> Vec<Digest>;
 }
 
@@ -144,7 +156,7 @@ impl Swarm {
         self.state.best_first(found)
     }
 
-    /// Tells connected peers at once and the DHT in the background that these are held.
+    /// Tells connected peers at once and the DHT in the background that these are held: blobs, or claims on these fingerprints.
     pub fn announce(&self, digests: &[Digest]) {
         self.state.announce(digests);
     }
@@ -178,6 +190,22 @@ impl Swarm {
         first_answer: Duration,
     ) -> Result<Body, OpenError> {
         body::open(&self.state, peer, digest, from, first_answer).await
+    }
+
+    /// Asks a peer for its claims on a recipe, and dials it when need be: at most [`wire::CLAIMS_MAX`], of at most
+    /// [`wire::CLAIM_BYTES_MAX`] bytes each, and none when it has none. **Nothing of them is verified.**
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When the peer is not reached in time, does not serve this machine, or says something else.
+    pub async fn claims(
+        &self,
+        peer: PeerId,
+        fingerprint: &Digest,
+        deadline: Duration,
+    ) -> Result<Vec<Vec<u8>>, OpenError> {
+        claims::of_peer(&self.state, peer, fingerprint, deadline).await
     }
 
     /// Remembers an offence. A peer that is banned by it is disconnected, and neither asked nor let in for a while.

@@ -1,11 +1,12 @@
 //! The connected peers: who they are, what they hold, how they behave, and how much each may have open here.
 
+use super::config::Config;
 use super::holdings::PeerHoldings;
 use super::records::lock;
 use super::scores::{Offence, Scores, Traffic};
 use super::state::{Command, Protocol, State};
 use super::streams::Pipe;
-use super::wire::{Have, Key};
+use super::wire::{BlobRequest, ClaimsRequest, Have, Key};
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// Idle blob streams kept open to one peer, so that the next blob starts without a handshake and with a wide window.
+/// Idle streams of a protocol kept open to one peer, so that the next blob starts without a handshake and with a wide window.
 const IDLE_STREAMS_MAX: usize = 8;
 /// How long an idle stream is kept: shorter than the other side waits for a request, so that requests do not meet its end.
 const IDLE_STREAM_LIFE: Duration = Duration::from_secs(45);
@@ -35,7 +36,7 @@ pub struct PeerInfo {
     pub agent: String,
     /// Whether its address is loopback, private or link-local.
     pub lan: bool,
-    /// How many blobs it says it holds.
+    /// How many digests it says it holds: blobs, and fingerprints it has claims on.
     pub holdings: usize,
     /// How it behaved: higher is better, 0 is a stranger.
     pub score: i64,
@@ -71,10 +72,18 @@ struct Peer {
     /// The number of the stream whose word on holdings counts.
     have_stream: u64,
     have_streams: u32,
-    idle: Vec<(Instant, Pipe)>,
+    idle: Vec<Idle>,
     blob_places: Arc<Semaphore>,
+    claim_places: Arc<Semaphore>,
     adverts: u32,
     adverts_since: Instant,
+}
+
+/// A stream at the next question's place.
+struct Idle {
+    since: Instant,
+    protocol: Protocol,
+    pipe: Pipe,
 }
 
 #[derive(Default)]
@@ -101,7 +110,7 @@ impl State {
                     false
                 }
                 None => {
-                    table.peers.insert(peer, Peer::new(joined, traffic, self.config().blob_streams_per_peer_max, now));
+                    table.peers.insert(peer, Peer::new(joined, traffic, self.config(), now));
                     true
                 }
             }
@@ -165,7 +174,10 @@ impl State {
     pub(super) fn inbound(self: &Arc<Self>, peer: PeerId, protocol: Protocol, pipe: Pipe) {
         let state = Arc::clone(self);
         match protocol {
-            Protocol::Blob => self.tasks().spawn("swarm blob", super::blob::serve(state, peer, pipe)),
+            Protocol::Blob => self.tasks().spawn("swarm blob", super::asking::serve::<BlobRequest>(state, peer, pipe)),
+            Protocol::Claims => {
+                self.tasks().spawn("swarm claims", super::asking::serve::<ClaimsRequest>(state, peer, pipe));
+            }
             Protocol::Advert => self.tasks().spawn("swarm advert", super::announce::receive(state, peer, pipe)),
             Protocol::Have => {
                 // Who tells is told, but only a peer we would also give blobs to: what this machine holds is nobody else's
@@ -178,7 +190,7 @@ impl State {
         }
     }
 
-    /// Whether blobs are given to this peer.
+    /// Whether blobs and claims are given to this peer.
     pub(super) fn serves(&self, peer: &PeerId) -> bool {
         let now = Instant::now();
         let table = lock(&self.table);
@@ -186,9 +198,16 @@ impl State {
         (near || self.config().serve_wan) && !table.scores.is_banned(peer, now)
     }
 
-    /// The places for blob streams of a peer, idle ones included.
-    pub(super) fn blob_places(&self, peer: &PeerId) -> Option<Arc<Semaphore>> {
-        lock(&self.table).peers.get(peer).map(|known| Arc::clone(&known.blob_places))
+    /// The places for streams on which a peer asks, idle ones included. None for a peer that is gone, and for protocols of which it
+    /// asks nothing.
+    pub(super) fn places(&self, peer: &PeerId, protocol: Protocol) -> Option<Arc<Semaphore>> {
+        let table = lock(&self.table);
+        let known = table.peers.get(peer)?;
+        match protocol {
+            Protocol::Blob => Some(Arc::clone(&known.blob_places)),
+            Protocol::Claims => Some(Arc::clone(&known.claim_places)),
+            Protocol::Have | Protocol::Advert => None,
+        }
     }
 
     /// Counts one advert of a peer; false when it sends too many.
@@ -279,24 +298,28 @@ impl State {
     // Streams and scores.
 
     /// An idle stream to a peer, from an earlier request.
-    pub(super) fn idle_pipe(&self, peer: &PeerId) -> Option<Pipe> {
-        lock(&self.table).peers.get_mut(peer)?.idle.pop().map(|(_, pipe)| pipe)
+    pub(super) fn idle_pipe(&self, peer: &PeerId, protocol: Protocol) -> Option<Pipe> {
+        let mut table = lock(&self.table);
+        let idle = &mut table.peers.get_mut(peer)?.idle;
+        let newest = idle.iter().rposition(|idle| idle.protocol == protocol)?;
+        Some(idle.remove(newest).pipe)
     }
 
     /// Closes streams that have been idle for long: they would keep their connections open for ever.
     pub(super) fn drop_idle(&self, now: Instant) {
         let mut table = lock(&self.table);
-        let old = |(since, _): &mut (Instant, Pipe)| now.saturating_duration_since(*since) >= IDLE_STREAM_LIFE;
+        let old = |idle: &mut Idle| now.saturating_duration_since(idle.since) >= IDLE_STREAM_LIFE;
         let dropped: Vec<_> = table.peers.values_mut().flat_map(|known| known.idle.extract_if(.., old)).collect();
         drop(table); // The streams close outside the lock.
         drop(dropped);
     }
 
-    /// Keeps a stream on which a body has been read to its end.
-    pub(super) fn keep_pipe(&self, peer: &PeerId, pipe: Pipe) {
+    /// Keeps a stream on which an answer has been read to its end.
+    pub(super) fn keep_pipe(&self, peer: &PeerId, protocol: Protocol, pipe: Pipe) {
         let mut table = lock(&self.table);
-        if let Some(known) = table.peers.get_mut(peer).filter(|known| known.idle.len() < IDLE_STREAMS_MAX) {
-            known.idle.push((Instant::now(), pipe));
+        let like_it = |known: &Peer| known.idle.iter().filter(|idle| idle.protocol == protocol).count();
+        if let Some(known) = table.peers.get_mut(peer).filter(|known| like_it(known) < IDLE_STREAMS_MAX) {
+            known.idle.push(Idle { since: Instant::now(), protocol, pipe });
         } else {
             drop(table);
             drop(pipe);
@@ -339,7 +362,7 @@ impl State {
 }
 
 impl Peer {
-    fn new(joined: Joined, traffic: Arc<Traffic>, blob_streams_max: usize, now: Instant) -> Self {
+    fn new(joined: Joined, traffic: Arc<Traffic>, config: &Config, now: Instant) -> Self {
         Self {
             joined,
             held: PeerHoldings::default(),
@@ -349,7 +372,8 @@ impl Peer {
             have_stream: 0,
             have_streams: 0,
             idle: Vec::new(),
-            blob_places: Arc::new(Semaphore::new(blob_streams_max)),
+            blob_places: Arc::new(Semaphore::new(config.blob_streams_per_peer_max)),
+            claim_places: Arc::new(Semaphore::new(config.claim_streams_per_peer_max)),
             adverts: 0,
             adverts_since: now,
         }
@@ -388,7 +412,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::{Config, Held, Holdings};
+    use crate::swarm::{Held, Holdings};
     use crate::tasks::Tasks;
     use tree::digest::Digest;
 
@@ -492,13 +516,16 @@ mod tests {
         let state = state(Config { exchange: false, ..Config::default() });
         let peer = peer(&state, true, false);
         for _ in 0..9 {
-            state.keep_pipe(&peer, Pipe::new(futures::io::Cursor::new(Vec::new())));
+            state.keep_pipe(&peer, Protocol::Blob, Pipe::new(futures::io::Cursor::new(Vec::new())));
         }
-        assert!(state.idle_pipe(&peer).is_some());
+        state.keep_pipe(&peer, Protocol::Claims, Pipe::new(futures::io::Cursor::new(Vec::new())));
+        assert!(state.idle_pipe(&peer, Protocol::Claims).is_some(), "each protocol has its own");
+        assert!(state.idle_pipe(&peer, Protocol::Claims).is_none(), "and only its own");
+        assert!(state.idle_pipe(&peer, Protocol::Blob).is_some());
         state.drop_idle(Instant::now());
         assert_eq!(lock(&state.table).peers[&peer].idle.len(), IDLE_STREAMS_MAX - 1);
         state.drop_idle(Instant::now() + IDLE_STREAM_LIFE);
-        assert!(state.idle_pipe(&peer).is_none());
+        assert!(state.idle_pipe(&peer, Protocol::Blob).is_none());
     }
 
     #[test]

@@ -31,6 +31,8 @@ const DELTAS_MAX: usize = 256;
 pub(super) enum Protocol {
     /// Blobs, by request and answer.
     Blob,
+    /// Claims on a recipe, by request and answer.
+    Claims,
     /// What the opener holds.
     Have,
     /// Records for the DHT.
@@ -73,6 +75,7 @@ pub(super) struct State {
     deltas: broadcast::Sender<Arc<Have>>,
     listens: Mutex<Vec<Multiaddr>>,
     uploads: Arc<Semaphore>,
+    claim_answers: Semaphore,
     upload_free_at: Mutex<Instant>,
     routing: AtomicUsize,
     changes: watch::Sender<u64>,
@@ -98,6 +101,7 @@ impl State {
             deltas: broadcast::channel(DELTAS_MAX).0,
             listens: Mutex::default(),
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
+            claim_answers: Semaphore::new(config.claim_answers_max),
             upload_free_at: Mutex::new(Instant::now()),
             routing: AtomicUsize::new(0),
             changes: watch::channel(0).0,
@@ -120,6 +124,10 @@ impl State {
 
     pub(super) fn uploads(&self) -> &Arc<Semaphore> {
         &self.uploads
+    }
+
+    pub(super) fn claim_answers(&self) -> &Semaphore {
+        &self.claim_answers
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -161,6 +169,12 @@ impl State {
     pub(super) async fn held(&self, digest: Digest) -> Option<Held> {
         let holdings = Arc::clone(&self.holdings);
         crate::blocking::run(move || holdings.open(&digest)).await
+    }
+
+    /// Looks claims up on the blocking pool.
+    pub(super) async fn claims(&self, fingerprint: Digest) -> Vec<Vec<u8>> {
+        let holdings = Arc::clone(&self.holdings);
+        crate::blocking::run(move || holdings.claims(&fingerprint)).await
     }
 
     /// Takes over what may be announced at the start.

@@ -4,6 +4,10 @@
 //! checked against the message's own maximum before anything is allocated. A later version gets a new protocol name,
 //! so unknown fields are refused here.
 
+mod claims;
+
+pub use claims::{CLAIM_BYTES_MAX, CLAIMS_MAX, ClaimsAnswer, ClaimsRequest};
+
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::io;
@@ -162,6 +166,14 @@ pub enum DecodeError {
         /// How many there were.
         count: usize,
         /// How many there may be.
+        max: usize,
+    },
+    /// An entry is longer than it may be.
+    #[error("an entry of {length} bytes, expected at most {max}")]
+    EntryLength {
+        /// The length found.
+        length: usize,
+        /// The longest lawful one.
         max: usize,
     },
     /// Prefixes out of order or repeated.
@@ -439,6 +451,8 @@ pub fn exercise(bytes: &[u8]) {
     check::<Have>(bytes);
     check::<Advert>(bytes);
     check::<AdvertAnswer>(bytes);
+    check::<ClaimsRequest>(bytes);
+    check::<ClaimsAnswer>(bytes);
 }
 
 #[cfg(test)]

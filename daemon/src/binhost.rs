@@ -1,0 +1,534 @@
+//! This node's binhost: the binary packages it offers to its own Portage, and their index.
+//!
+//! A package is listed exactly while its blob is held: Portage gives up where a listed file is missing. The index changes at
+//! once, from one [`Generation`] to the next. Portage takes a new one only if its time is more than five seconds behind that
+//! of the one it has; so each generation that follows one that was served is at least [`STEP_S`] younger, across restarts and
+//! whatever the clock does. What is served less often than that never runs ahead of the clock.
+
+mod generation;
+mod row;
+
+pub use generation::Generation;
+pub use row::{BinpkgRow, DecodeRowError, DescribeError, Origin, parse_path, path_of};
+
+use crate::blocking;
+use crate::stats::now_s;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+use store::{Clock, IndexError, PinRoot, RowChange, RowError, RowTable, Store};
+use tree::digest::Digest;
+use tree::packages::PackagesIndex;
+
+/// Seconds between the times of two generations that were served: Portage asks for what is younger than its own by more
+/// than five (`portage.util._urlopen.urlopen`).
+pub const STEP_S: u64 = 6;
+/// Packages that are offered; each costs some kilobytes of memory and of an index that Portage reads as a whole.
+pub const PACKAGES_MAX: usize = 50_000;
+/// Why the blobs of the packages stay in the store.
+pub(crate) const PIN_ROOT: &str = "binary packages of this node";
+/// Key of the row that is about the index and not about a package; a package's has the 64 bytes of its digest.
+const STATE_KEY: &[u8] = b"generation";
+/// Version of that row.
+const STATE_VERSION: u8 = 1;
+/// Rows that are read at once.
+const PAGE_ROWS: usize = 256;
+/// How long one look at the store's feed waits.
+const EVENT_WAIT: Duration = Duration::from_millis(500);
+
+/// Why the binhost does not take a change.
+#[derive(Debug, thiserror::Error)]
+pub enum BinhostError {
+    /// The index of the store does not answer.
+    #[error("the rows of binary packages cannot be read")]
+    Read(#[source] IndexError),
+    /// The row is not written.
+    #[error("the row of a binary package cannot be written")]
+    Write(#[from] RowError),
+    /// The blobs are not kept.
+    #[error("the blobs of binary packages cannot be pinned")]
+    Pin(#[source] IndexError),
+    /// There are too many.
+    #[error("{PACKAGES_MAX} binary packages are offered already")]
+    Full,
+}
+
+/// The binary packages and the index of them that is served now.
+pub struct Binhost {
+    store: Store,
+    root: PinRoot,
+    state: Mutex<State>,
+    current: RwLock<Arc<Generation>>,
+}
+
+#[derive(Default)]
+struct State {
+    rows: BTreeMap<Digest, BinpkgRow>,
+    header: BTreeMap<String, String>,
+}
+
+/// What the index was when it was last written: its time, its digest, its header.
+type Saved = (u8, u64, String, BTreeMap<String, String>);
+
+impl Binhost {
+    /// Reads what is offered, pins it, and makes the index. A row that cannot be read is passed over and stays. Blocking.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn open(store: &Store) -> Result<Self, BinhostError> {
+        let saved = store.row(RowTable::Binpkgs, STATE_KEY).map_err(BinhostError::Read)?;
+        let saved = saved.and_then(|bytes| serde_ipld_dagcbor::from_slice::<Saved>(&bytes).ok());
+        let (_, timestamp, digest, header) = saved.unwrap_or_default();
+        let state = State { rows: read_rows(store)?, header };
+        let current = Generation::new(&state.index(store, timestamp));
+        // Nobody knows who saw the last one before this start.
+        current.mark_served();
+        let known = current.digest().to_string() == digest;
+        let root = PIN_ROOT.parse().expect("the name is short and has no control characters");
+        let binhost =
+            Self { store: store.clone(), root, state: Mutex::new(state), current: RwLock::new(Arc::new(current)) };
+        {
+            let state = binhost.state();
+            let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();
+            store.repin(&binhost.root, &kept).map_err(BinhostError::Pin)?;
+            if !known {
+                binhost.switch(&state)?;
+            }
+        }
+        Ok(binhost)
+    }
+
+    /// Offers a package, or what is newly known of it. Its blob should be in the store; it is listed once it is. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be written down, or the new index cannot; what is written down is listed by the next change or start.
+    pub fn add(&self, row: BinpkgRow) -> Result<(), BinhostError> {
+        self.add_with(row, &[])
+    }
+
+    /// As [`Binhost::add`], with other rows that must be there exactly if this one is (the claim that it is about). Blocking.
+    ///
+    /// # Errors
+    /// As [`Binhost::add`]; the other rows are there if and only if this one is.
+    pub fn add_with(&self, row: BinpkgRow, others: &[RowChange<'_>]) -> Result<(), BinhostError> {
+        let mut state = self.state();
+        if state.rows.len() >= PACKAGES_MAX && !state.rows.contains_key(&row.digest) {
+            return Err(BinhostError::Full);
+        }
+        // Pinned first: a crash in between leaves a pin too many, which the next start takes away.
+        for digest in row.kept() {
+            self.store.pin(&digest, &self.root).map_err(BinhostError::Pin)?;
+        }
+        let (key, value) = (*row.digest.as_bytes(), row.encode());
+        let mut changes = vec![RowChange { table: RowTable::Binpkgs, key: &key, value: Some(&value) }];
+        changes.extend_from_slice(others);
+        self.store.put_rows(&changes)?;
+        state.rows.insert(row.digest, row);
+        self.compare_locked(&state)
+    }
+
+    /// Offers a package no longer; its blob may go at the next gc. False when it was not offered. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn remove(&self, digest: &Digest) -> Result<bool, BinhostError> {
+        let mut state = self.state();
+        if !state.rows.contains_key(digest) {
+            return Ok(false);
+        }
+        self.store.delete_row(RowTable::Binpkgs, digest.as_bytes())?;
+        state.rows.remove(digest);
+        self.compare_locked(&state)?;
+        let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();
+        self.store.repin(&self.root, &kept).map_err(BinhostError::Pin)?;
+        Ok(true)
+    }
+
+    /// What the index says of all packages: `ARCH`, `CHOST`, `USE_EXPAND` and the like, as Portage's own header has them.
+    /// It survives a restart. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn set_header(&self, header: BTreeMap<String, String>) -> Result<(), BinhostError> {
+        let mut state = self.state();
+        let old = std::mem::replace(&mut state.header, header);
+        let compared = self.compare_locked(&state);
+        if compared.is_err() {
+            state.header = old;
+        }
+        compared
+    }
+
+    /// Looks again which blobs are held. Blocking.
+    ///
+    /// # Errors
+    /// When a new index cannot be written down.
+    pub fn compare(&self) -> Result<(), BinhostError> {
+        self.compare_locked(&self.state())
+    }
+
+    /// A blob came or went; costs little where no package is about it. Blocking.
+    pub fn note(&self, digest: &Digest) {
+        let state = self.state();
+        if state.rows.contains_key(digest) {
+            report(self.compare_locked(&state));
+        }
+    }
+
+    /// The index as it is now.
+    #[must_use]
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The index as it is now, to be given to a client: the next one will have a later time.
+    #[must_use]
+    pub fn serve(&self) -> Arc<Generation> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.mark_served();
+        Arc::clone(&current)
+    }
+
+    /// What is known of a package.
+    #[must_use]
+    pub fn row(&self, digest: &Digest) -> Option<BinpkgRow> {
+        self.state().rows.get(digest).cloned()
+    }
+
+    /// All packages, held or not.
+    #[must_use]
+    pub fn rows(&self) -> Vec<BinpkgRow> {
+        self.state().rows.values().cloned().collect()
+    }
+
+    /// The packages that a recipe gave and whose blobs are held, the youngest first.
+    #[must_use]
+    pub fn of_recipe(&self, fingerprint: &Digest) -> Vec<BinpkgRow> {
+        let state = self.state();
+        let fits = |row: &&BinpkgRow| row.fingerprint == *fingerprint && self.store.contains(&row.digest);
+        let mut found: Vec<BinpkgRow> = state.rows.values().filter(fits).cloned().collect();
+        found.sort_by_key(|row| std::cmp::Reverse(row.added_at));
+        found
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new generation if the one that is served is not what it should be.
+    fn compare_locked(&self, state: &State) -> Result<(), BinhostError> {
+        let current = self.generation();
+        let unchanged = state.index(&self.store, current.timestamp).to_string().as_bytes() == current.text;
+        if unchanged { Ok(()) } else { self.switch(state) }
+    }
+
+    fn switch(&self, state: &State) -> Result<(), BinhostError> {
+        loop {
+            let old = self.generation();
+            let served = old.was_served();
+            // Who never saw the old one cannot take the new one for it.
+            let timestamp = if served { now(&self.store).max(old.timestamp + STEP_S) } else { old.timestamp };
+            let new = Generation::new(&state.index(&self.store, timestamp));
+            let saved: Saved = (STATE_VERSION, timestamp, new.digest().to_string(), state.header.clone());
+            let saved = serde_ipld_dagcbor::to_vec(&saved).expect("texts and numbers always have a DAG-CBOR form");
+            self.store.put_row(RowTable::Binpkgs, STATE_KEY, &saved)?;
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            if old.was_served() == served {
+                tracing::debug!(timestamp, packages = new.packages, "new Packages index");
+                *current = Arc::new(new);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl State {
+    /// The index of what is held.
+    fn index(&self, store: &Store, timestamp: u64) -> PackagesIndex {
+        let held = self.rows.values().filter(|row| store.size_of(&row.digest) == Some(row.size));
+        let entries = held.filter_map(|row| {
+            let listed = row.listed();
+            listed.inspect_err(|error| tracing::error!(digest = ?row.digest, %error, "a package is not listed")).ok()
+        });
+        PackagesIndex::new(&self.header, timestamp, entries.collect())
+    }
+}
+
+impl std::fmt::Debug for Binhost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Binhost({} packages)", self.generation().packages)
+    }
+}
+
+fn read_rows(store: &Store) -> Result<BTreeMap<Digest, BinpkgRow>, BinhostError> {
+    let mut rows = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = store.rows(RowTable::Binpkgs, b"", after.as_deref(), PAGE_ROWS).map_err(BinhostError::Read)?;
+        let Some((last, _)) = page.last() else { return Ok(rows) };
+        after = Some(last.clone());
+        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY) {
+            match BinpkgRow::decode(value) {
+                Ok(_) if rows.len() >= PACKAGES_MAX => return Ok(rows),
+                Ok(row) => drop(rows.insert(row.digest, row)),
+                Err(error) => tracing::error!(%error, "a row of a binary package cannot be read"),
+            }
+        }
+    }
+}
+
+/// The store's clock, which a test can set.
+fn now(store: &Store) -> u64 {
+    match &store.options().clock {
+        Clock::System => now_s(),
+        Clock::Set(secs) => secs.load(Ordering::Relaxed),
+    }
+}
+
+fn report(result: Result<(), BinhostError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "the Packages index is not what is held");
+    }
+}
+
+/// Follows the store's events until the daemon stops: a package whose blob is gone leaves the index.
+pub async fn follow(store: Store, binhost: Arc<Binhost>) {
+    let mut events = Some(store.subscribe());
+    // What came between the start and this subscription.
+    let comparing = Arc::clone(&binhost);
+    blocking::run(move || report(comparing.compare())).await;
+    while let Some(feed) = events.take() {
+        let binhost = Arc::clone(&binhost);
+        // The wait is short so that the blocking pool is free to end when the daemon stops.
+        events = blocking::run(move || {
+            match feed.next_within(EVENT_WAIT) {
+                Ok(store::Event::Added(digest, _) | store::Event::Removed(digest)) => binhost.note(&digest),
+                Ok(store::Event::Lost) => report(binhost.compare()),
+                Err(store::NextEventError::Quiet) => {}
+                Err(store::NextEventError::Closed) => return None,
+            }
+            Some(feed)
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::row::tests::row;
+    use super::*;
+    use flate2::read::GzDecoder;
+    use std::io::Read as _;
+    use std::sync::atomic::AtomicU64;
+    use store::{GcTarget, Options, Wanted};
+    use tempfile::TempDir;
+
+    struct Here {
+        dir: TempDir,
+        clock: Arc<AtomicU64>,
+        store: Store,
+    }
+
+    impl Here {
+        fn new() -> Self {
+            let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(1000)));
+            let store = open(&dir, &clock);
+            Self { dir, clock, store }
+        }
+
+        fn binhost(&self) -> Binhost {
+            Binhost::open(&self.store).unwrap()
+        }
+
+        /// After a stop of the daemon.
+        fn reopened(self) -> Self {
+            let Self { dir, clock, store } = self;
+            drop(store);
+            let store = open(&dir, &clock);
+            Self { dir, clock, store }
+        }
+
+        fn take_in(&self, blob: &[u8]) {
+            let wanted = Wanted { digest: Digest::of(blob), size: None, sha512: None };
+            let mut incoming = self.store.incoming(&wanted).unwrap();
+            incoming.append(blob).unwrap();
+            incoming.finish().unwrap();
+        }
+
+        /// The blob's file is lost, as by a broken disk: a pin does not help against that.
+        fn lose(&self, blob: &[u8]) {
+            let digest = Digest::of(blob);
+            let path = self.store.get(&digest).unwrap().expect("it was here").path().to_owned();
+            std::fs::remove_file(path).unwrap();
+            assert!(self.store.get(&digest).unwrap().is_none());
+        }
+
+        fn set_clock(&self, secs: u64) {
+            self.clock.store(secs, Ordering::Relaxed);
+        }
+    }
+
+    fn open(dir: &TempDir, clock: &Arc<AtomicU64>) -> Store {
+        let clock = Clock::Set(Arc::clone(clock));
+        Store::open(dir.path(), Options { clock, free_min_bytes: 0, ..Options::default() }).unwrap()
+    }
+
+    fn text(generation: &Generation) -> String {
+        String::from_utf8(generation.text.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_empty_binhost_has_an_index() {
+        let here = Here::new();
+        let generation = here.binhost().generation();
+        assert_eq!(text(&generation), "PACKAGES: 0\nTIMESTAMP: 1000\nVERSION: 0\n\n");
+        let mut unpacked = String::new();
+        GzDecoder::new(&generation.gzip[..]).read_to_string(&mut unpacked).unwrap();
+        assert_eq!(unpacked, text(&generation));
+        assert_eq!(generation.modified(), std::time::UNIX_EPOCH + Duration::from_secs(1000));
+    }
+
+    #[test]
+    fn a_package_is_listed_exactly_while_its_blob_is_held() {
+        let here = Here::new();
+        let binhost = here.binhost();
+        let row = row(b"blob", 1);
+        binhost.add(row.clone()).unwrap();
+        assert_eq!(binhost.generation().packages, 0, "its blob is not here");
+        here.take_in(b"blob");
+        binhost.note(&row.digest);
+        assert_eq!(binhost.generation().packages, 1);
+        assert!(text(&binhost.generation()).contains(&format!("PATH: {}\n", path_of(&row.digest))));
+        here.lose(b"blob");
+        binhost.note(&Digest::of(b"another one"));
+        assert_eq!(binhost.generation().packages, 1, "what is no package is not looked at");
+        binhost.note(&row.digest);
+        assert_eq!((binhost.generation().packages, binhost.rows().len()), (0, 1));
+        here.take_in(b"blob");
+        binhost.compare().unwrap();
+        assert_eq!(binhost.generation().packages, 1, "it came back");
+        assert!(binhost.remove(&row.digest).unwrap());
+        assert!(!binhost.remove(&row.digest).unwrap());
+        assert_eq!((binhost.generation().packages, binhost.row(&row.digest)), (0, None));
+    }
+
+    #[test]
+    fn a_row_that_says_another_size_than_the_blob_has_is_not_listed() {
+        let here = Here::new();
+        here.take_in(b"blob");
+        let binhost = here.binhost();
+        binhost.add(BinpkgRow { size: 5, ..row(b"blob", 1) }).unwrap();
+        assert_eq!(binhost.generation().packages, 0);
+    }
+
+    #[test]
+    fn each_generation_that_follows_a_served_one_is_six_seconds_younger_at_least() {
+        let here = Here::new();
+        for blob in [b"1", b"2", b"3", b"4", b"5"] {
+            here.take_in(blob);
+        }
+        let binhost = here.binhost();
+        let first = binhost.serve().timestamp;
+        binhost.add(row(b"1", 1)).unwrap();
+        let second = binhost.generation().timestamp;
+        assert_eq!(second, first + STEP_S);
+        binhost.add(row(b"2", 2)).unwrap();
+        assert_eq!(binhost.generation().timestamp, second, "nobody saw the second one");
+        assert_eq!(binhost.serve().packages, 2);
+        here.set_clock(5000);
+        binhost.add(row(b"3", 3)).unwrap();
+        assert_eq!(binhost.serve().timestamp, 5000, "the clock is further");
+        here.set_clock(10);
+        binhost.add(row(b"4", 4)).unwrap();
+        assert_eq!(binhost.serve().timestamp, 5000 + STEP_S, "the clock was set back");
+        binhost.add(row(b"4", 4)).unwrap();
+        assert_eq!(binhost.generation().timestamp, 5000 + STEP_S, "nothing changed");
+        assert!(text(&binhost.generation()).contains("TIMESTAMP: 5006\n"));
+    }
+
+    #[test]
+    fn a_restart_keeps_the_index_and_its_time_if_nothing_changed() {
+        let here = Here::new();
+        here.take_in(b"1");
+        here.take_in(b"2");
+        let binhost = here.binhost();
+        binhost.set_header([("CHOST".to_owned(), "x86_64-pc-linux-gnu".to_owned())].into()).unwrap();
+        binhost.add(row(b"1", 1)).unwrap();
+        binhost.add(row(b"2", 2)).unwrap();
+        let before = binhost.serve();
+        assert!(text(&before).starts_with("CHOST: x86_64-pc-linux-gnu\n"));
+        drop(binhost);
+        let here = here.reopened();
+        here.set_clock(2000);
+        let binhost = here.binhost();
+        assert_eq!(text(&binhost.generation()), text(&before));
+        assert_eq!(binhost.rows().len(), 2);
+        drop(binhost);
+        here.lose(b"1");
+        here.set_clock(10);
+        let after = here.binhost().generation();
+        assert_eq!((after.packages, after.timestamp), (1, before.timestamp + STEP_S));
+    }
+
+    #[test]
+    fn a_package_and_what_its_claim_names_are_not_gone_after_gc() {
+        let here = Here::new();
+        for blob in [&b"signed"[..], b"original", b"something else"] {
+            here.take_in(blob);
+        }
+        let origin = Origin::Substitute { builder: [0; 32], original: Digest::of(b"original") };
+        let binhost = here.binhost();
+        binhost.add(BinpkgRow { origin, ..row(b"signed", 1) }).unwrap();
+        here.set_clock(1_000_000);
+        here.store.gc(GcTarget::Bytes(0), false).unwrap();
+        let held = |blob: &[u8]| here.store.contains(&Digest::of(blob));
+        assert_eq!((held(b"signed"), held(b"original"), held(b"something else")), (true, true, false));
+        binhost.remove(&Digest::of(b"signed")).unwrap();
+        here.store.gc(GcTarget::Bytes(0), false).unwrap();
+        assert_eq!((held(b"signed"), held(b"original")), (false, false));
+    }
+
+    #[test]
+    fn what_a_crash_leaves_is_put_right_at_the_next_start() {
+        let here = Here::new();
+        here.take_in(b"signed");
+        // A pin without a row, a row without a pin, and a row that is none.
+        here.store.pin(&Digest::of(b"lost"), &PIN_ROOT.parse().unwrap()).unwrap();
+        let row = row(b"signed", 1);
+        here.store.put_row(RowTable::Binpkgs, row.digest.as_bytes(), &row.encode()).unwrap();
+        here.store.put_row(RowTable::Binpkgs, b"strange", b"\xff").unwrap();
+        here.store.put_row(RowTable::Binpkgs, STATE_KEY, b"\xff").unwrap();
+        let binhost = here.binhost();
+        assert_eq!(binhost.rows(), std::slice::from_ref(&row));
+        assert_eq!(binhost.generation().packages, 1);
+        let pinned: Vec<Digest> = here.store.pins().into_iter().map(|pin| pin.digest).collect();
+        assert_eq!(pinned, [row.digest]);
+    }
+
+    #[test]
+    fn a_row_and_its_claim_are_written_together_or_not_at_all() {
+        let here = Here::new();
+        let binhost = here.binhost();
+        let long = vec![0; store::KEY_BYTES_MAX + 1];
+        let claim = RowChange { table: RowTable::Claims, key: &long, value: Some(b"claim") };
+        assert!(matches!(binhost.add_with(row(b"1", 1), &[claim]), Err(BinhostError::Write(_))));
+        assert_eq!(binhost.rows(), []);
+        binhost.add_with(row(b"1", 1), &[RowChange { key: b"claim", ..claim }]).unwrap();
+        assert!(here.store.row(RowTable::Claims, b"claim").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_recipes_packages_are_those_that_are_held() {
+        let here = Here::new();
+        here.take_in(b"1");
+        here.take_in(b"2");
+        let binhost = here.binhost();
+        for (blob, added_at) in [(&b"1"[..], 5), (b"2", 6), (b"3", 7)] {
+            binhost.add(BinpkgRow { added_at, ..row(blob, 1) }).unwrap();
+        }
+        let found: Vec<u64> = binhost.of_recipe(&Digest::of(b"fingerprint")).iter().map(|row| row.added_at).collect();
+        assert_eq!(found, [6, 5]);
+        assert!(binhost.of_recipe(&Digest::of(b"another")).is_empty());
+    }
+}

@@ -1,0 +1,390 @@
+//! What is known of one binary package of this node: a row of the store's table, in DAG-CBOR.
+
+use crate::builds::claim::peer_id;
+use crate::stats::now_s;
+use crate::swarm::PeerId;
+use md5::Digest as _;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, SeekFrom};
+use tree::digest::Digest;
+use tree::gpkg::{Gpkg, ReadGpkgError};
+use tree::image::Image;
+use tree::packages::{MakeEntryError, PackageEntry, PackageFile};
+
+/// The version of a row that is written; older ones are read.
+const VERSION: u8 = 1;
+/// Bytes of a row: the keys of an entry are some kilobytes, `REQUIRES` and `PROVIDES` of the largest packages some hundred.
+const ROW_BYTES_MAX: usize = 768 << 10;
+
+/// Where a binary package came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was built on this machine.
+    Built,
+    /// Another node built it.
+    Substitute {
+        /// The public key (Ed25519) of the node whose claim was believed.
+        builder: [u8; 32],
+        /// The blob that the claim names, before it was signed anew here.
+        original: Digest,
+    },
+}
+
+/// A binary package that this node offers to its own Portage: signed by this node, its bytes a blob of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BinpkgRow {
+    /// The blob.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Its MD5, which Portage compares.
+    pub md5: [u8; 16],
+    /// Its SHA-1, which Portage compares.
+    pub sha1: [u8; 20],
+    /// The time that the index gives it, in seconds since 1970. Portage takes the same time for the same file.
+    pub mtime: u64,
+    /// What the index says of the package. Path, size, sums and time are not taken from here.
+    pub entry: PackageEntry,
+    /// The recipe that it was built by.
+    pub fingerprint: Digest,
+    /// Digest of what it installs.
+    pub image: Digest,
+    /// Where it came from.
+    pub origin: Origin,
+    /// When this node had it, in seconds since 1970.
+    pub added_at: u64,
+}
+
+/// Why a file is no binary package to offer.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// The file cannot be read.
+    #[error("cannot read a binary package")]
+    Read(#[source] io::Error),
+    /// It is no gpkg.
+    #[error(transparent)]
+    Gpkg(#[from] ReadGpkgError),
+    /// Its metadata make no entry.
+    #[error("the Packages index has no room for it")]
+    Entry(#[from] MakeEntryError),
+}
+
+/// Why the bytes of a row are none.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeRowError {
+    /// They have too many bytes to be looked at.
+    #[error("a row of {0} bytes, more than {ROW_BYTES_MAX}")]
+    Long(usize),
+    /// They are not DAG-CBOR of the right form.
+    #[error("not a row of a binary package: {0}")]
+    Form(String),
+    /// A later program wrote them.
+    #[error("version {0} of a row is not known")]
+    Version(u8),
+    /// A field has a value that no version writes.
+    #[error("a row has a wrong {0}")]
+    Field(&'static str),
+    /// What the index would say of it is wrong.
+    #[error(transparent)]
+    Entry(#[from] MakeEntryError),
+}
+
+/// The row in DAG-CBOR: a list, so that nothing depends on the order of keys. Digests are hexadecimal digits.
+type Form = (u8, (String, u64, String, String, u64), BTreeMap<String, String>, (String, String), (String, String), u64);
+
+impl BinpkgRow {
+    /// Describes a signed gpkg that is the blob `digest`: reads all of it, twice, and decompresses its image. Blocking.
+    ///
+    /// # Errors
+    /// When it is no gpkg, or one that Portage would stop at.
+    pub fn describe(
+        digest: Digest,
+        mut file: impl Read + Seek,
+        fingerprint: Digest,
+        origin: Origin,
+    ) -> Result<Self, DescribeError> {
+        let (size, md5, sha1) = sums(&mut file).map_err(DescribeError::Read)?;
+        let gpkg = Gpkg::read(&mut file)?;
+        let image = Image::read(&mut file, &gpkg)?.digest();
+        let added_at = now_s();
+        let about = PackageFile { path: path_of(&digest), size, md5: hex(&md5), sha1: hex(&sha1), mtime: added_at };
+        let entry = PackageEntry::from_metadata(&gpkg.metadata, &about)?;
+        Ok(Self { digest, size, md5, sha1, mtime: added_at, entry, fingerprint, image, origin, added_at })
+    }
+
+    /// What the index says of it: the entry, with where the blob is and what it is by this row.
+    ///
+    /// # Errors
+    /// When a value is one Portage would stop at.
+    pub fn listed(&self) -> Result<PackageEntry, MakeEntryError> {
+        let mut keys: BTreeMap<String, String> =
+            self.entry.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        for (key, value) in [
+            ("PATH", path_of(&self.digest)),
+            ("SIZE", self.size.to_string()),
+            ("MD5", hex(&self.md5)),
+            ("SHA1", hex(&self.sha1)),
+            ("MTIME", self.mtime.to_string()),
+        ] {
+            keys.insert(key.to_owned(), value);
+        }
+        PackageEntry::from_keys(keys)
+    }
+
+    /// The node that built it, when it was another.
+    #[must_use]
+    pub fn builder(&self) -> Option<PeerId> {
+        match &self.origin {
+            Origin::Substitute { builder, .. } => peer_id(builder),
+            Origin::Built => None,
+        }
+    }
+
+    /// The digests that must stay in the store for it.
+    pub(super) fn kept(&self) -> impl Iterator<Item = Digest> + use<> {
+        let original = match self.origin {
+            Origin::Substitute { original, .. } => Some(original),
+            Origin::Built => None,
+        };
+        std::iter::once(self.digest).chain(original)
+    }
+
+    /// The bytes of the row.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let entry = self.entry.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let origin = match &self.origin {
+            Origin::Built => (String::new(), String::new()),
+            Origin::Substitute { builder, original } => (hex(builder), original.to_string()),
+        };
+        let form: Form = (
+            VERSION,
+            (self.digest.to_string(), self.size, hex(&self.md5), hex(&self.sha1), self.mtime),
+            entry,
+            (self.fingerprint.to_string(), self.image.to_string()),
+            origin,
+            self.added_at,
+        );
+        serde_ipld_dagcbor::to_vec(&form).expect("texts and numbers always have a DAG-CBOR form")
+    }
+
+    /// The row of these bytes.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeRowError> {
+        if bytes.len() > ROW_BYTES_MAX {
+            return Err(DecodeRowError::Long(bytes.len()));
+        }
+        // A later version may have another form, but it begins with its number as this one does.
+        let form: Form = serde_ipld_dagcbor::from_slice(bytes).map_err(|error| match bytes {
+            [_, version, ..] if (2..24).contains(version) => DecodeRowError::Version(*version),
+            _ => DecodeRowError::Form(error.to_string()),
+        })?;
+        let (version, (digest, size, md5, sha1, mtime), entry, (fingerprint, image), origin, added_at) = form;
+        if version != VERSION {
+            return Err(DecodeRowError::Version(version));
+        }
+        let digest_of = |text: &str, field| text.parse::<Digest>().map_err(|_| DecodeRowError::Field(field));
+        let origin = match (origin.0.as_str(), origin.1.as_str()) {
+            ("", "") => Origin::Built,
+            (builder, original) => Origin::Substitute {
+                builder: unhex(builder).ok_or(DecodeRowError::Field("builder"))?,
+                original: digest_of(original, "original digest")?,
+            },
+        };
+        Ok(Self {
+            digest: digest_of(&digest, "digest")?,
+            size,
+            md5: unhex(&md5).ok_or(DecodeRowError::Field("MD5"))?,
+            sha1: unhex(&sha1).ok_or(DecodeRowError::Field("SHA-1"))?,
+            mtime,
+            entry: PackageEntry::from_keys(entry)?,
+            fingerprint: digest_of(&fingerprint, "fingerprint")?,
+            image: digest_of(&image, "image digest")?,
+            origin,
+            added_at,
+        })
+    }
+}
+
+/// Where the index says that a package is, below the binhost's address: the digest is the name, so that no other bytes
+/// ever have it.
+#[must_use]
+pub fn path_of(digest: &Digest) -> String {
+    let text = digest.to_string();
+    format!("{}/{text}.gpkg.tar", text.get(..2).unwrap_or_default())
+}
+
+/// The digest that a path of [`path_of`] names.
+#[must_use]
+pub fn parse_path(path: &str) -> Option<Digest> {
+    let (_, name) = path.split_once('/')?;
+    let digest: Digest = name.strip_suffix(".gpkg.tar")?.parse().ok()?;
+    (path_of(&digest) == path).then_some(digest)
+}
+
+fn sums(file: &mut (impl Read + Seek)) -> io::Result<(u64, [u8; 16], [u8; 20])> {
+    file.seek(SeekFrom::Start(0))?;
+    let (mut md5, mut sha1) = (md5::Md5::new(), sha1::Sha1::new());
+    let mut buffer = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok((size, md5.finalize().into(), sha1.finalize().into()));
+        }
+        size += bytes.len() as u64;
+        md5.update(bytes);
+        sha1.update(bytes);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Exactly so many bytes in lower-case digits.
+fn unhex<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != LENGTH || !rest.is_empty() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    (hex(&bytes) == text).then_some(bytes)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A row of a package whose blob has these bytes.
+    pub(crate) fn row(blob: &[u8], version: u32) -> BinpkgRow {
+        let entry = [
+            ("CPV", format!("dev-libs/greet-{version}")),
+            ("PATH", "elsewhere/x.gpkg.tar".to_owned()),
+            ("SIZE", "999".to_owned()),
+            ("USE", "amd64 color".to_owned()),
+            ("CHOST", "x86_64-pc-linux-gnu".to_owned()),
+        ];
+        let entry = entry.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        BinpkgRow {
+            digest: Digest::of(blob),
+            size: blob.len() as u64,
+            md5: [1; 16],
+            sha1: [2; 20],
+            mtime: 7,
+            entry: PackageEntry::from_keys(entry).unwrap(),
+            fingerprint: Digest::of(b"fingerprint"),
+            image: Digest::of(b"image"),
+            origin: Origin::Built,
+            added_at: 8,
+        }
+    }
+
+    fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, bytes) in members {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            archive.append_data(&mut header, path, *bytes).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+
+    fn gpkg(pf: &[u8]) -> Vec<u8> {
+        let metadata = tar_of(&[("metadata/CATEGORY", b"dev-libs"), ("metadata/PF", pf), ("metadata/USE", b"a\nb")]);
+        let image = tar_of(&[("image/x", b"content")]);
+        let members: [(&str, &[u8]); 3] = [("gpkg-1", b""), ("metadata.tar", &metadata), ("image.tar", &image)];
+        let line = |(name, bytes): &(&str, &[u8])| {
+            let (blake2b, sha512) = (Digest::of(bytes), tree::digest::Sha512::of(bytes));
+            format!("DATA {name} {} SHA512 {sha512} BLAKE2B {blake2b}\n", bytes.len())
+        };
+        let manifest: String = members.iter().map(line).collect();
+        let members = members.into_iter().chain([("Manifest", manifest.as_bytes())]);
+        let members: Vec<(String, &[u8])> = members.map(|(name, bytes)| (format!("greet-1-1/{name}"), bytes)).collect();
+        tar_of(&members.iter().map(|(path, bytes)| (path.as_str(), *bytes)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_package_is_described_by_its_own_bytes() {
+        let bytes = gpkg(b"greet-1");
+        let digest = Digest::of(&bytes);
+        let describe =
+            |bytes: &[u8]| BinpkgRow::describe(digest, io::Cursor::new(bytes), Digest::of(b"r"), Origin::Built);
+        let row = describe(&bytes).unwrap();
+        assert_eq!((row.digest, row.size, row.fingerprint), (digest, bytes.len() as u64, Digest::of(b"r")));
+        assert_eq!((row.md5, row.sha1), (md5::Md5::digest(&bytes).into(), sha1::Sha1::digest(&bytes).into()));
+        assert_eq!((row.entry.cpv().to_string().as_str(), row.entry.get("USE")), ("dev-libs/greet-1", Some("a b")));
+        assert_eq!(row.listed().unwrap(), row.entry);
+        let read = Gpkg::read(io::Cursor::new(&bytes)).unwrap();
+        assert_eq!(row.image, Image::read(io::Cursor::new(&bytes), &read).unwrap().digest());
+        assert_eq!(BinpkgRow::decode(&row.encode()).unwrap(), row);
+        assert!(matches!(describe(&gpkg(b"greet")), Err(DescribeError::Entry(_))));
+        assert!(matches!(describe(b"nothing"), Err(DescribeError::Gpkg(_))));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let built = row(b"blob", 1);
+        assert_eq!(BinpkgRow::decode(&built.encode()).unwrap(), built);
+        let origin = Origin::Substitute { builder: [9; 32], original: Digest::of(b"original") };
+        let substitute = BinpkgRow { origin, ..built };
+        assert_eq!(BinpkgRow::decode(&substitute.encode()).unwrap(), substitute);
+        assert_eq!(substitute.kept().collect::<Vec<_>>(), [Digest::of(b"blob"), Digest::of(b"original")]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_row_are_refused() {
+        let good = row(b"blob", 1).encode();
+        for length in 0..good.len() {
+            assert!(BinpkgRow::decode(&good[..length]).is_err(), "{length} bytes");
+        }
+        assert!(matches!(BinpkgRow::decode(&vec![0; ROW_BYTES_MAX + 1]), Err(DecodeRowError::Long(_))));
+        let mut later = good.clone();
+        assert_eq!(later[1], VERSION);
+        later[1] = 2;
+        assert!(matches!(BinpkgRow::decode(&later), Err(DecodeRowError::Version(2))));
+        assert!(matches!(BinpkgRow::decode(&[0x82, 5, 0xf6]), Err(DecodeRowError::Version(5))));
+        let text = String::from_utf8_lossy(&good).into_owned();
+        let place = text.find("dev-libs").unwrap();
+        // The text before it may hold replaced bytes of another length: the place is looked for in the bytes.
+        let place = good.windows(8).position(|bytes| bytes == b"dev-libs").unwrap_or(place);
+        let mut strange = good;
+        strange[place] = b'/';
+        assert!(matches!(BinpkgRow::decode(&strange), Err(DecodeRowError::Entry(_))));
+    }
+
+    #[test]
+    fn the_index_says_what_the_row_says_of_the_file() {
+        let row = row(b"blob", 1);
+        let listed = row.listed().unwrap();
+        assert_eq!(listed.get("PATH"), Some(path_of(&row.digest).as_str()));
+        assert_eq!((listed.get("SIZE"), listed.get("MTIME")), (Some("4"), Some("7")));
+        assert_eq!(listed.get("MD5"), Some("01".repeat(16).as_str()));
+        assert_eq!(listed.get("USE"), Some("amd64 color"));
+    }
+
+    #[test]
+    fn a_path_names_one_digest_and_other_paths_none() {
+        let digest = Digest::of(b"x");
+        let path = path_of(&digest);
+        assert_eq!(parse_path(&path), Some(digest));
+        for wrong in [
+            path.to_uppercase(),
+            format!("x{path}"),
+            format!("/{path}"),
+            path.replacen('/', "//", 1),
+            path.replace(".gpkg.tar", ".tbz2"),
+            format!("00/{digest}.gpkg.tar"),
+            digest.to_string(),
+            String::new(),
+        ] {
+            assert_eq!(parse_path(&wrong), None, "{wrong}");
+        }
+    }
+}

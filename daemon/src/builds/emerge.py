@@ -1,0 +1,27 @@
+"""Runs inside the sandbox: `emerge` of the Portage that this interpreter has.
+
+Where there is only one user number, Portage is told that it may build all the same (it asks only the supplementary groups
+whether it belongs to its own), and a bashrc of the node is sourced after the user's: its path is the first argument, or
+nothing.
+"""
+
+import os
+import sys
+
+import portage
+import portage.const
+import portage.process
+
+bashrc, arguments = sys.argv[1], sys.argv[2:]
+if bashrc:
+    groups = [*os.getgroups(), os.getgid()]
+    os.getgroups = lambda: groups
+    # Joined to the configuration's root by Portage: an absolute path stays what it is.
+    portage.const.EBUILD_SH_ENV_FILE = bashrc
+portage._internal_caller = True
+portage._disable_legacy_globals()
+portage.process.sanitize_fds()
+
+from _emerge.main import emerge_main  # noqa: E402  (after what it reads was set)
+
+sys.exit(emerge_main(arguments))

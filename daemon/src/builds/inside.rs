@@ -1,0 +1,229 @@
+//! What Portage sees inside the sandbox: which of this machine, under which path, with which environment.
+//!
+//! The rule is *the same path inside as outside* for everything Portage's configuration names, so that profiles, links
+//! and repositories mean the same. Distfiles, packages and work have Portage's usual places. The environment says what
+//! must not follow the user's make.conf: where things are, and that walls, fetching and signing are not Portage's here.
+
+use crate::config::Config;
+use sandbox::{Bind, Identity, Limits, Policy, Root, Scratch};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the sources are, inside.
+const DISTDIR: &str = "/var/cache/distfiles";
+/// Where packages go, inside.
+const PKGDIR: &str = "/var/cache/binpkgs";
+/// Where packages of build dependencies are, inside.
+pub(super) const DEPENDENCIES: &str = "/var/cache/dependencies";
+/// Where a layer is made, inside.
+const LAYER: &str = "/var/tmp/layer";
+/// A bashrc of the node, inside; used where there is one user number.
+pub(super) const BASHRC: &str = "/var/tmp/peer/bashrc";
+/// Where Portage works, inside.
+const WORK: &str = "/var/tmp/portage";
+/// What the user chose to have, below the root: sets and the world file.
+const CHOSEN: &str = "var/lib/portage";
+/// Where Portage writes besides, and nobody reads it afterwards: it locks beside the database of what is installed, which
+/// is laid over the first of these, as root and layers have it.
+const SCRATCH: [&str; 3] = ["/var/db", "/var/cache/edb", "/var/log/portage"];
+/// Bytes of each of those.
+const SCRATCH_BYTES: u64 = 256 << 20;
+/// Portage's configuration, below its root.
+const ETC: &str = "etc/portage";
+/// What is in /etc/portage and not for an ebuild: keys and credentials.
+const SECRETS: [&str; 2] = ["gnupg", "binrepos.conf"];
+
+/// Builds of this machine's configuration.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    path: OsString,
+    config_root: PathBuf,
+    root: Root,
+    binds: Vec<Bind>,
+    repositories: Option<String>,
+    identity: Identity,
+    limits: Limits,
+}
+
+/// The directories of one build on this machine.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    /// Its sources, by name.
+    pub distfiles: PathBuf,
+    /// Where the package appears.
+    pub out: PathBuf,
+    /// Where Portage works.
+    pub work: PathBuf,
+    /// A bashrc for builds with one user number.
+    pub bashrc: PathBuf,
+    /// Packages of its build dependencies, with a `Packages` index.
+    pub dependencies: PathBuf,
+    /// Those, installed.
+    pub layer: PathBuf,
+}
+
+impl Inside {
+    /// For a configuration. `repos` are the repositories as they are now, `repositories` the text of a repos.conf when
+    /// they are not those of Portage's own, `path` the daemon's `PATH`.
+    #[must_use]
+    pub fn new(config: &Config, repos: &[PathBuf], repositories: Option<String>, path: OsString) -> Self {
+        let build = &config.build;
+        let config_root = absolute(&config.config_root);
+        let mut binds: Vec<Bind> = repos.iter().map(|repo| Bind::read_only(absolute(repo))).collect();
+        let etc = config_root.join(ETC);
+        binds.push(Bind::read_only(&etc));
+        if config_root != Path::new("/") {
+            // With another ROOT than `/` Portage reads the configuration of `/` too.
+            binds.push(Bind::read_only(&etc).at(Path::new("/").join(ETC)));
+        }
+        let chosen = build.root.join(CHOSEN);
+        if chosen.is_dir() {
+            binds.push(Bind::read_only(chosen).at(Path::new("/").join(CHOSEN)));
+        }
+        binds.extend(build.binds.iter().map(|bind| Bind::read_only(&bind.source).at(&bind.target)));
+        let root = if build.root == Path::new("/") { Root::host() } else { Root::stage(&build.root) };
+        let limits = Limits {
+            memory_bytes: build.memory_max.0,
+            pids: build.processes_max,
+            time: Duration::from_secs(build.time_max_s),
+            disk_bytes: build.disk_max.0,
+            file_bytes: build.disk_max.0,
+            ..Limits::default()
+        };
+        let identity = Identity::of_this_process();
+        Self { path, config_root, root, binds, repositories, identity, limits }
+    }
+
+    /// Whose rights builds have; directories they write must be given to it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether all files belong to one user, so that owners can only be remembered.
+    #[must_use]
+    pub fn has_one_user(&self) -> bool {
+        matches!(self.identity, Identity::Single { .. })
+    }
+
+    /// The system seen inside.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// A program of the daemon's `PATH`, which is the `PATH` inside.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        std::env::split_paths(&self.path).map(|dir| dir.join(name)).find(|program| program.is_file())
+    }
+
+    /// For the resolver: nothing can be written, and it has less time.
+    #[must_use]
+    pub fn resolver(&self) -> Policy {
+        self.policy(None, &[])
+    }
+
+    /// For the installation of build dependencies into a layer.
+    #[must_use]
+    pub fn layering(&self, rooms: &Rooms) -> Policy {
+        let mut policy = self.policy(None, &[("ROOT", LAYER), ("SYSROOT", "/"), ("PKGDIR", DEPENDENCIES)]);
+        policy.binds.push(Bind::read_only(&rooms.dependencies).at(DEPENDENCIES));
+        policy.binds.push(Bind::writable(&rooms.layer).at(LAYER));
+        policy.binds.push(Bind::writable(&rooms.work).at(WORK));
+        policy.binds.push(Bind::read_only(&rooms.bashrc).at(BASHRC));
+        policy
+    }
+
+    /// For the build itself, with the layer under it when there is one.
+    #[must_use]
+    pub fn build(&self, rooms: &Rooms, layered: bool) -> Policy {
+        let mut policy = self.policy(layered.then_some(rooms.layer.as_path()), &[]);
+        policy.binds.push(Bind::read_only(&rooms.distfiles).at(DISTDIR));
+        policy.binds.push(Bind::writable(&rooms.out).at(PKGDIR));
+        policy.binds.push(Bind::writable(&rooms.work).at(WORK));
+        policy.binds.push(Bind::read_only(&rooms.bashrc).at(BASHRC));
+        policy
+    }
+
+    fn policy(&self, layer: Option<&Path>, more: &[(&str, &str)]) -> Policy {
+        let mut policy = Policy::new(self.root.clone(), self.identity);
+        policy.binds.clone_from(&self.binds);
+        let seen = [self.config_root.join(ETC), Path::new("/").join(ETC)];
+        policy.hidden = seen.iter().flat_map(|etc| SECRETS.iter().map(|name| etc.join(name))).collect();
+        let scratch = |target: &str| Scratch { target: target.into(), size_bytes: SCRATCH_BYTES, mode: 0o1777 };
+        policy.scratch = SCRATCH.iter().map(|target| scratch(target)).collect();
+        if !self.root.path().join(CHOSEN).is_dir() {
+            policy.scratch.push(scratch(&format!("/{CHOSEN}")));
+        }
+        policy.layers = layer.map(Path::to_owned).into_iter().collect();
+        policy.limits = self.limits.clone();
+        policy.environment = self.environment(more);
+        policy
+    }
+
+    fn environment(&self, more: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        let mut environment: Vec<(OsString, OsString)> = vec![
+            ("PATH".into(), self.path.clone()),
+            ("PORTAGE_CONFIGROOT".into(), self.config_root.clone().into_os_string()),
+        ];
+        if let Some(repositories) = &self.repositories {
+            environment.push(("PORTAGE_REPOSITORIES".into(), repositories.into()));
+        }
+        let fixed = FIXED.iter().copied().chain([("FEATURES", features(self.identity))]);
+        environment.extend(fixed.chain(more.iter().copied()).map(|(name, value)| (name.into(), value.into())));
+        environment
+    }
+}
+
+/// As the sandbox needs it: it stands somewhere else than the daemon.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// What builds do not take from make.conf.
+const FIXED: &[(&str, &str)] = &[
+    ("HOME", "/var/tmp"),
+    ("LANG", "C.UTF-8"),
+    ("TERM", "dumb"),
+    ("NO_COLOR", "1"),
+    // The layout of a system, also where Portage itself comes from a Python environment.
+    ("PORTAGE_OVERRIDE_EPREFIX", ""),
+    ("DISTDIR", DISTDIR),
+    ("PKGDIR", PKGDIR),
+    ("PORTAGE_TMPDIR", "/var/tmp"),
+    ("PORTAGE_LOGDIR", "/var/log/portage"),
+    ("EMERGE_LOG_DIR", "/var/log/portage"),
+    ("EMERGE_DEFAULT_OPTS", ""),
+    ("PORTAGE_ELOG_SYSTEM", "echo"),
+    ("PORTAGE_ELOG_CLASSES", "warn error"),
+    ("PORTAGE_NICENESS", ""),
+    ("PORTAGE_SCHEDULING_POLICY", ""),
+    ("PORTAGE_TRUST_HELPER", ""),
+    ("GENTOO_MIRRORS", ""),
+    ("FETCHCOMMAND", "/bin/false"),
+    ("RESUMECOMMAND", "/bin/false"),
+    ("BINPKG_FORMAT", "gpkg"),
+    ("BINPKG_COMPRESS", "zstd"),
+    ("BINPKG_COMPRESS_FLAGS", ""),
+];
+
+/// The walls are bwrap's; what Portage would do of it again cannot work inside and is turned off, and so is everything
+/// that fetches, signs, or takes from another place.
+fn features(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Mapped { .. } => {
+            "-sandbox -usersandbox -network-sandbox -ipc-sandbox -pid-sandbox -mount-sandbox -cgroup -userfetch -usersync \
+             -news -merge-sync -ccache -distcc -distcc-pump -icecream -getbinpkg -parallel-fetch -binpkg-signing \
+             -binpkg-request-signature binpkg-ignore-signature -buildpkg -splitlog -clean-logs -keepwork -keeptemp -fakeroot userpriv \
+             binpkg-multi-instance"
+        }
+        Identity::Single { .. } => {
+            "-sandbox -usersandbox -network-sandbox -ipc-sandbox -pid-sandbox -mount-sandbox -cgroup -userfetch -usersync \
+             -news -merge-sync -ccache -distcc -distcc-pump -icecream -getbinpkg -parallel-fetch -binpkg-signing \
+             -binpkg-request-signature binpkg-ignore-signature -buildpkg -splitlog -clean-logs -keepwork -keeptemp -userpriv fakeroot \
+             binpkg-multi-instance"
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Jobs: what is to be made, kept in the store so that a restart knows, and watched by whoever waits.
+//!
+//! A job's row is written when its state changes; its phase and its log are only watched. What was not ended when the
+//! daemon stopped is begun again from its atom ([`super::Builds::resume`]): the tree may have changed meanwhile.
+
+use crate::api_builds::{Job, JobState};
+use crate::stats::now_s;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use store::{IndexError, RowError, RowTable, Store};
+use tokio::sync::watch;
+use tree::digest::Digest;
+
+/// Jobs that ended and are still told of; the oldest go first, with their logs.
+const ENDED_MAX: usize = 500;
+/// Jobs that wait or run.
+pub const OPEN_MAX: usize = 10_000;
+/// The form of a row written here.
+const VERSION: u8 = 1;
+
+/// Why there is no such job.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The store.
+    #[error("cannot keep a job")]
+    Store(#[from] RowError),
+    /// Too many.
+    #[error("more than {OPEN_MAX} jobs wait; cancel some")]
+    TooMany,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    v: u8,
+    job: Job,
+}
+
+/// One job, shared by who runs it and who waits for it.
+#[derive(Debug)]
+pub struct Entry {
+    id: u64,
+    state: watch::Sender<Job>,
+    cancel: watch::Sender<bool>,
+    changed: watch::Sender<u64>,
+    store: Store,
+}
+
+impl Entry {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn now(&self) -> Job {
+        self.state.borrow().clone()
+    }
+
+    /// Follows it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Job> {
+        self.state.subscribe()
+    }
+
+    /// The user no longer wants it.
+    pub fn cancel(&self) {
+        self.cancel.send_replace(true);
+    }
+
+    /// True once the user no longer wants it.
+    #[must_use]
+    pub fn cancelled(&self) -> watch::Receiver<bool> {
+        self.cancel.subscribe()
+    }
+
+    /// Waits for its end.
+    ///
+    /// Cancel safe: yes.
+    pub async fn end(&self) -> Job {
+        let mut watched = self.watch();
+        match watched.wait_for(|job| job.state.is_final()).await {
+            Ok(job) => job.clone(),
+            // The sender lives as long as this entry.
+            Err(_closed) => self.now(),
+        }
+    }
+
+    /// Changes what watchers see, without writing it.
+    pub fn show(&self, change: impl FnOnce(&mut Job)) {
+        self.state.send_modify(change);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Changes its state and writes it. Blocking.
+    pub fn keep(&self, change: impl FnOnce(&mut Job)) {
+        self.show(change);
+        if let Err(error) = write(&self.store, &self.now()) {
+            // The work is not lost by it: a restart does it again.
+            tracing::error!(job = self.id, %error, "cannot keep the state of a job");
+        }
+    }
+}
+
+fn write(store: &Store, job: &Job) -> Result<(), RowError> {
+    let row = Row { v: VERSION, job: Job { log_tail: Vec::new(), ..job.clone() } };
+    let value = serde_ipld_dagcbor::to_vec(&row).expect("text and numbers always have a DAG-CBOR form");
+    store.put_row(RowTable::Jobs, &job.id.to_be_bytes(), &value)
+}
+
+/// All jobs of this machine.
+#[derive(Debug)]
+pub struct Jobs {
+    store: Store,
+    dir: PathBuf,
+    table: Mutex<Table>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<u64, Arc<Entry>>,
+    next: u64,
+}
+
+impl Jobs {
+    /// Reads what is kept. Blocking.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: &Store, dir: &Path) -> Result<Self, IndexError> {
+        let changed = watch::Sender::new(0);
+        let mut table = Table { next: 1, ..Table::default() };
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = store.rows(RowTable::Jobs, b"", after.as_deref(), usize::MAX)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, value) in page {
+                let row = serde_ipld_dagcbor::from_slice(&value).ok().filter(|row: &Row| row.v == VERSION);
+                let Some(Row { job, .. }) = row else {
+                    tracing::warn!(?key, "a job's row cannot be read and is passed over");
+                    continue;
+                };
+                table.next = table.next.max(job.id.saturating_add(1));
+                let entry = Entry {
+                    id: job.id,
+                    state: watch::Sender::new(job),
+                    cancel: watch::Sender::new(false),
+                    changed: changed.clone(),
+                    store: store.clone(),
+                };
+                table.entries.insert(entry.id, Arc::new(entry));
+            }
+        }
+        Ok(Self { store: store.clone(), dir: dir.to_owned(), table: Mutex::new(table), changed })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a job keeps its log and, while it runs, its work.
+    #[must_use]
+    pub fn dir_of(&self, id: u64) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    /// Where all jobs are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a job's log is.
+    #[must_use]
+    pub fn log_of(&self, id: u64) -> PathBuf {
+        self.dir_of(id).join("log")
+    }
+
+    /// By number.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<Arc<Entry>> {
+        self.table().entries.get(&id).cloned()
+    }
+
+    /// The newest first.
+    #[must_use]
+    pub fn list(&self, max: usize) -> Vec<Job> {
+        self.table().entries.values().rev().take(max).map(|entry| entry.now()).collect()
+    }
+
+    /// Jobs that are not ended, oldest first.
+    #[must_use]
+    pub fn open_ones(&self) -> Vec<Arc<Entry>> {
+        let open = |entry: &&Arc<Entry>| !entry.state.borrow().state.is_final();
+        self.table().entries.values().filter(open).cloned().collect()
+    }
+
+    /// Changes whenever any job does.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The job that makes this, joined or new; true when it is new, so that the caller runs it. Blocking.
+    ///
+    /// # Errors
+    /// When too many wait, or it cannot be kept.
+    pub fn join(&self, fingerprint: &Digest, cpv: &str, repo: &str) -> Result<(Arc<Entry>, bool), JobError> {
+        let fingerprint = fingerprint.to_string();
+        let mut table = self.table();
+        let mut open = 0;
+        for entry in table.entries.values() {
+            let job = entry.state.borrow();
+            if !job.state.is_final() {
+                open += 1;
+                if job.fingerprint == fingerprint {
+                    return Ok((Arc::clone(entry), false));
+                }
+            }
+        }
+        if open >= OPEN_MAX {
+            return Err(JobError::TooMany);
+        }
+        let id = table.next;
+        table.next += 1;
+        let job = Job {
+            id,
+            cpv: cpv.to_owned(),
+            repo: repo.to_owned(),
+            fingerprint,
+            state: JobState::Queued,
+            phase: "wait".to_owned(),
+            reason: None,
+            source: None,
+            builder: None,
+            attempt: 0,
+            created_at: now_s(),
+            started_at: None,
+            ended_at: None,
+            digest: None,
+            image: None,
+            size: None,
+            log_bytes: 0,
+            log_path: self.log_of(id).display().to_string(),
+            cpu_ms: None,
+            memory_peak_bytes: None,
+            log_tail: Vec::new(),
+        };
+        write(&self.store, &job)?;
+        let entry = Arc::new(Entry {
+            id,
+            state: watch::Sender::new(job),
+            cancel: watch::Sender::new(false),
+            changed: self.changed.clone(),
+            store: self.store.clone(),
+        });
+        table.entries.insert(id, Arc::clone(&entry));
+        drop(table);
+        self.changed.send_modify(|count| *count += 1);
+        Ok((entry, true))
+    }
+
+    /// Forgets the oldest of those that ended, as far as there are too many; answers their numbers, whose directories may go. Blocking.
+    pub fn forget_old(&self) -> Vec<u64> {
+        let mut table = self.table();
+        let ended: Vec<u64> = table
+            .entries
+            .values()
+            .filter(|entry| entry.state.borrow().state.is_final())
+            .map(|entry| entry.id)
+            .collect();
+        let gone: Vec<u64> = ended.iter().take(ended.len().saturating_sub(ENDED_MAX)).copied().collect();
+        for id in &gone {
+            table.entries.remove(id);
+            if let Err(error) = self.store.delete_row(RowTable::Jobs, &id.to_be_bytes()) {
+                tracing::warn!(job = id, %error, "an old job cannot be forgotten");
+            }
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::Options;
+
+    #[test]
+    fn one_fingerprint_is_one_job_until_it_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
+        let jobs = Jobs::open(&store, &dir.path().join("jobs")).unwrap();
+        let (first, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        assert!(new);
+        let (again, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        assert!(!new && again.id() == first.id());
+        assert!(jobs.join(&Digest::of(b"2"), "a/b-1", "gentoo").unwrap().1);
+        first.keep(|job| job.state = JobState::Failed);
+        let (later, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        assert!(new && later.id() > first.id());
+    }
+
+    #[test]
+    fn jobs_and_numbers_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
+        let jobs = Jobs::open(&store, dir.path()).unwrap();
+        let (one, _) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        let (two, _) = jobs.join(&Digest::of(b"2"), "a/c-1", "gentoo").unwrap();
+        one.keep(|job| job.state = JobState::Done);
+        two.keep(|job| job.state = JobState::Running);
+        let again = Jobs::open(&store, dir.path()).unwrap();
+        assert_eq!(
+            again.list(10).iter().map(|job| (job.id, job.state)).collect::<Vec<_>>(),
+            [(2, JobState::Running), (1, JobState::Done)]
+        );
+        assert_eq!(again.open_ones().len(), 1);
+        assert_eq!(again.join(&Digest::of(b"3"), "a/d-1", "gentoo").unwrap().0.id(), 3);
+    }
+}

@@ -1,0 +1,329 @@
+//! Builds: a request becomes a plan, a plan jobs, a job a package: had already, taken from a trusted peer, or made here.
+//!
+//! In reading order: [`plan`] asks Portage's resolver; [`recipe`] makes its answer one canonical text, whose digest names
+//! the package among nodes; [`jobs`] keeps what is to be done across restarts; [`work`] carries one job through;
+//! [`substitute`] takes a package that a peer built, if [`trust`] says that its [`claim`] counts; [`local`] builds it
+//! inside the walls that [`inside`] describes; [`publish`] signs, keeps and lists what came of either; [`challenge`]
+//! compares two builds of one recipe.
+//!
+//! **Invariants.** A fingerprint has at most one job that is not ended. A package is listed only after its bytes are in
+//! the store and its row is written. No key is ever inside the sandbox, and nothing a peer says chooses what runs there.
+
+pub mod challenge;
+pub mod claim;
+pub mod inside;
+pub mod jobs;
+pub mod local;
+pub mod plan;
+pub mod publish;
+pub mod recipe;
+pub mod substitute;
+pub mod trust;
+mod work;
+
+use crate::api_builds::{Fate, JobState, PlannedPackage};
+use crate::blocking;
+use crate::config::Config;
+use crate::domain::Domain;
+use crate::portage;
+use crate::swarm::Identity;
+use futures::StreamExt as _;
+use inside::Inside;
+use jobs::{Entry, JobError, Jobs};
+use plan::{Plan, PlanError, Planned};
+use sandbox::{MissingProgram, Sandbox};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use store::{IndexError, Store};
+use substitute::Caught;
+use tokio::sync::Semaphore;
+use tree::digest::Digest;
+use trust::Trust;
+pub(crate) use work::with_causes;
+
+/// Packages whose claims are looked for side by side.
+const LOOK_WIDTH: usize = 8;
+/// A job that was begun so often and never came to an end is given up: it may be what stops the daemon.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Everything builds are made of.
+#[derive(Debug)]
+pub struct Builds {
+    /// What is to be made.
+    pub jobs: Jobs,
+    /// Whose claims count.
+    pub trust: Trust,
+    caught: Caught,
+    identity: Identity,
+    path: OsString,
+    sandbox: OnceLock<Sandbox>,
+    slots: Semaphore,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There can be no sandbox on this machine.
+    #[error("{0}")]
+    Sandbox(#[from] MissingProgram),
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// There is no job.
+    #[error(transparent)]
+    Job(#[from] JobError),
+}
+
+/// A request that was taken.
+#[derive(Debug)]
+pub struct Request {
+    /// What becomes of each package.
+    pub planned: Vec<PlannedPackage>,
+    /// The jobs that were begun or joined.
+    pub jobs: Vec<Arc<Entry>>,
+}
+
+/// What becomes of one package of a plan.
+struct Decision {
+    index: usize,
+    fate: Fate,
+    size: u64,
+    reason: String,
+}
+
+impl Builds {
+    /// Reads jobs and trust; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(config: &Config, store: &Store, identity: Identity, path: OsString) -> Result<Self, IndexError> {
+        Ok(Self {
+            jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
+            trust: Trust::open(store)?,
+            caught: Caught::default(),
+            identity,
+            path,
+            sandbox: OnceLock::new(),
+            slots: Semaphore::new(config.build.jobs_max),
+        })
+    }
+
+    /// Opened at the first build and kept: a program that is missing may be installed while the daemon runs.
+    fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(sandbox.clone());
+        }
+        let opened = Sandbox::open(&self.path)?;
+        Ok(self.sandbox.get_or_init(|| opened).clone())
+    }
+
+    fn inside(&self, domain: &Domain) -> Inside {
+        let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
+        let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
+        Inside::new(&domain.config, &repos, own, self.path.clone())
+    }
+
+    /// What it takes to build these.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When there can be no sandbox, or Portage finds no way.
+    pub async fn plan(&self, domain: &Domain, atoms: &[String]) -> Result<Plan, RequestError> {
+        let begun = Instant::now();
+        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms).await?;
+        tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
+        Ok(plan)
+    }
+
+    /// What becomes of each package that is needed, without beginning anything.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// As [`Builds::plan`].
+    pub async fn pretend(
+        &self,
+        domain: &Arc<Domain>,
+        atoms: &[String],
+        rebuild: bool,
+    ) -> Result<Vec<PlannedPackage>, RequestError> {
+        let plan = self.plan(domain, atoms).await?;
+        let decisions = self.decide(domain, &plan, rebuild).await;
+        Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
+    }
+
+    /// Begins (or joins) a job for each package that is not here. The jobs go on without the caller.
+    ///
+    /// Cancel safe: yes, until the jobs are begun.
+    ///
+    /// # Errors
+    /// As [`Builds::plan`], or when a job cannot be kept.
+    pub async fn request(
+        &self,
+        domain: &Arc<Domain>,
+        atoms: &[String],
+        rebuild: bool,
+    ) -> Result<Request, RequestError> {
+        let plan = Arc::new(self.plan(domain, atoms).await?);
+        let decisions = self.decide(domain, &plan, rebuild).await;
+        let (mut planned, mut jobs) = (Vec::new(), Vec::new());
+        for decision in decisions {
+            let job = match decision.fate {
+                Fate::Have => None,
+                Fate::Substitute | Fate::Build => {
+                    let rebuild = rebuild && plan.packages.get(decision.index).is_some_and(|package| package.asked);
+                    work::begin(domain, &plan, decision.index, rebuild).await?
+                }
+            };
+            planned.extend(planned_package(&plan, &decision, job.as_ref().map(|entry| entry.id())));
+            jobs.extend(job);
+        }
+        Ok(Request { planned, jobs })
+    }
+
+    /// Goes from what was asked to what that needs: a package that is had or substituted needs no build dependencies.
+    async fn decide(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Decision> {
+        let begun = Instant::now();
+        let by_name: BTreeMap<String, usize> =
+            plan.packages.iter().enumerate().map(|(index, package)| (package.cpv.to_string(), index)).collect();
+        let by_fingerprint: BTreeMap<Digest, usize> =
+            plan.packages.iter().enumerate().map(|(index, package)| (package.recipe.fingerprint(), index)).collect();
+        let mut decided: BTreeMap<usize, Decision> = BTreeMap::new();
+        let mut ahead: BTreeSet<usize> =
+            plan.packages.iter().enumerate().filter(|(_, package)| package.asked).map(|(index, _)| index).collect();
+        while !ahead.is_empty() {
+            let looking: Vec<_> = std::mem::take(&mut ahead)
+                .into_iter()
+                .filter_map(|index| Some((index, plan.packages.get(index)?)))
+                .map(|(index, package)| self.decide_one(domain, index, package, rebuild && package.asked))
+                .collect();
+            let answers: Vec<Decision> = futures::stream::iter(looking).buffer_unordered(LOOK_WIDTH).collect().await;
+            for decision in answers {
+                if let Some(package) = plan.packages.get(decision.index) {
+                    ahead.extend(package.runtime.iter().filter_map(|name| by_name.get(name)));
+                    if decision.fate == Fate::Build {
+                        ahead.extend(package.layer.iter().filter_map(|digest| by_fingerprint.get(digest)));
+                    }
+                }
+                decided.insert(decision.index, decision);
+            }
+            ahead.retain(|index| !decided.contains_key(index));
+        }
+        tracing::debug!(packages = decided.len(), took = ?begun.elapsed(), "looked up");
+        decided.into_values().collect()
+    }
+
+    async fn decide_one(&self, domain: &Arc<Domain>, index: usize, package: &Planned, rebuild: bool) -> Decision {
+        let fingerprint = package.recipe.fingerprint();
+        if rebuild {
+            let reason = "asked to build it again".to_owned();
+            return Decision { index, fate: Fate::Build, size: sources_size(package), reason };
+        }
+        if let Some(held) = held(domain, &fingerprint).await {
+            let reason = "this recipe was built to it".to_owned();
+            return Decision {
+                index,
+                fate: Fate::Have,
+                size: 0,
+                reason: held.map_or(reason, |peer| format!("built by {peer}")),
+            };
+        }
+        let claims = self.counting_claims(domain, package).await;
+        if let Some(best) = claims.first() {
+            let reason = format!("{} built it", best.builder);
+            return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason };
+        }
+        let reason = if self.trust.builders(&package.cpv, &package.slot).is_empty() {
+            "no peer is trusted to build it"
+        } else {
+            "no trusted peer that can be reached has built this recipe"
+        };
+        Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned() }
+    }
+
+    /// Claims for a package that count here, the best first; nobody is asked when nobody is trusted for it.
+    async fn counting_claims(&self, domain: &Arc<Domain>, package: &Planned) -> Vec<claim::SignedClaim> {
+        let trusted = self.trust.builders(&package.cpv, &package.slot);
+        if trusted.is_empty() {
+            return Vec::new();
+        }
+        let all = substitute::claims(domain, &trusted, &package.recipe.fingerprint()).await;
+        substitute::counting(&all, package, &self.trust, &self.caught)
+    }
+
+    /// Stops a job; None when there is no such job, false when it had ended.
+    #[must_use]
+    pub fn cancel(&self, id: u64) -> Option<bool> {
+        let entry = self.jobs.get(id)?;
+        let open = !entry.now().state.is_final();
+        if open {
+            entry.cancel();
+        }
+        Some(open)
+    }
+
+    /// Begins again what was not ended when the daemon stopped, and lets go of what it left lying.
+    pub async fn resume(domain: Arc<Domain>) {
+        let cleaning = Arc::clone(&domain);
+        blocking::run(move || work::clean_all(&cleaning)).await;
+        for entry in domain.builds.jobs.open_ones() {
+            let job = entry.now();
+            let give_up = |reason: String| {
+                let entry = Arc::clone(&entry);
+                blocking::run(move || {
+                    entry.keep(|job| {
+                        job.state = JobState::Failed;
+                        job.reason = Some(reason);
+                        job.ended_at = Some(crate::stats::now_s());
+                    });
+                })
+            };
+            if job.attempt >= ATTEMPTS_MAX {
+                give_up(format!("the daemon stopped {} times while it was made", job.attempt)).await;
+                continue;
+            }
+            let atom = format!("={}::{}", job.cpv, job.repo);
+            match domain.builds.plan(&domain, std::slice::from_ref(&atom)).await {
+                Ok(plan) => {
+                    let same = |package: &Planned| package.recipe.fingerprint().to_string() == job.fingerprint;
+                    match plan.packages.iter().position(same) {
+                        Some(index) => work::spawn(&domain, &Arc::new(plan), index, entry, false),
+                        None => {
+                            give_up("the repository, configuration or compiler changed while the daemon was stopped: ask again".to_owned()).await;
+                        }
+                    }
+                }
+                Err(error) => give_up(format!("the daemon was stopped, and now: {error}")).await,
+            }
+        }
+    }
+}
+
+/// Whether a package of the recipe is here, and who built it if another node did.
+async fn held(domain: &Arc<Domain>, fingerprint: &Digest) -> Option<Option<String>> {
+    let (looking, fingerprint) = (Arc::clone(domain), *fingerprint);
+    let rows = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await;
+    rows.first().map(|row| row.builder().map(|peer| peer.to_string()))
+}
+
+fn sources_size(package: &Planned) -> u64 {
+    package.distfiles.iter().map(|file| file.size).sum()
+}
+
+fn planned_package(plan: &Plan, decision: &Decision, job: Option<u64>) -> Option<PlannedPackage> {
+    let package = plan.packages.get(decision.index)?;
+    Some(PlannedPackage {
+        cpv: package.cpv.to_string(),
+        repo: package.repo.clone(),
+        fate: decision.fate,
+        size: decision.size,
+        reason: decision.reason.clone(),
+        use_flags: package.use_flags.clone(),
+        fingerprint: package.recipe.fingerprint().to_string(),
+        job,
+    })
+}

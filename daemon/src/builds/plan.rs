@@ -1,0 +1,296 @@
+//! What building some atoms takes, as Portage's own resolver says: `plan.py`, run inside the sandbox, and its answer.
+//!
+//! The resolver reads the configuration and sources what has no md5-cache, which is code of an ebuild: so it runs with
+//! the same walls as a build, without anything it could write to.
+
+use super::inside::Inside;
+use super::recipe::Recipe;
+use sandbox::{Cancel, End, Sandbox, SandboxError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tree::cpv::{Cpv, ParseCpvError};
+use tree::digest::Digest;
+use tree::license::{License, LicenseGroups};
+use tree::name::DistfileName;
+
+/// Resolving @world of a large machine takes a minute or two.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// A package is some 10 KB, and nobody builds more than a few thousand.
+const ANSWER_MAX_BYTES: u64 = 128 * 1024 * 1024;
+/// Packages of one plan.
+const PACKAGES_MAX: usize = 10_000;
+/// Words of Portage that are handed on to the user, in bytes.
+const SAID_MAX_BYTES: usize = 16 * 1024;
+/// Files looked at to see whether an input of a plan has changed.
+const INPUTS_MAX: usize = 200_000;
+const SCRIPT: &str = include_str!("plan.py");
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Portage finds no way, or does not know the atom.
+    #[error("Portage cannot plan this: {why}")]
+    Refused {
+        /// What the resolver says in one line.
+        why: String,
+        /// Everything Portage printed, cut.
+        said: String,
+    },
+    /// The resolver did not run.
+    #[error("Portage cannot be asked")]
+    Sandbox(#[from] SandboxError),
+    /// There is no Portage.
+    #[error("there is no python3 in the daemon's PATH to run Portage with")]
+    NoPython,
+    /// The script broke: another version of Portage, or a broken configuration.
+    #[error("Portage did not answer: {said}")]
+    Broke {
+        /// The end of what it printed.
+        said: String,
+    },
+    /// The answer is not one this program understands.
+    #[error("the resolver's answer cannot be read: {0}")]
+    Answer(#[from] serde_json::Error),
+    /// A package of the answer cannot be built from what is known of it.
+    #[error("{cpv}: {why}")]
+    Package {
+        /// Which.
+        cpv: String,
+        /// Why.
+        why: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Error { error: String },
+    Plan(Resolved),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resolved {
+    portage: String,
+    eula: Vec<String>,
+    inputs: Vec<PathBuf>,
+    header: BTreeMap<String, String>,
+    packages: Vec<Ebuild>,
+}
+
+/// One package as the resolver describes it; every field that can change the image goes into its [`Recipe`].
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ebuild {
+    pub(super) cpv: String,
+    pub(super) slot: String,
+    pub(super) repo: String,
+    pub(super) eapi: String,
+    pub(super) license: String,
+    pub(super) properties: Vec<String>,
+    pub(super) restrict: Vec<String>,
+    pub(super) r#use: Vec<String>,
+    pub(super) iuse: Vec<String>,
+    pub(super) ebuild: String,
+    pub(super) eclasses: BTreeMap<String, String>,
+    pub(super) files: Option<String>,
+    pub(super) patches: BTreeMap<String, String>,
+    pub(super) bashrc: Vec<String>,
+    pub(super) profile: String,
+    pub(super) toolchain: BTreeMap<String, String>,
+    pub(super) features: Vec<String>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) distfiles: Vec<EbuildDistfile>,
+    pub(super) dependencies: Vec<String>,
+    pub(super) layer: Vec<String>,
+    pub(super) runtime: Vec<String>,
+    pub(super) asked: bool,
+    pub(super) inputs: Vec<PathBuf>,
+}
+
+/// A distfile as the Manifest names it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EbuildDistfile {
+    pub(super) name: String,
+    pub(super) size: Option<u64>,
+    pub(super) blake2b: Option<String>,
+}
+
+/// A distfile a build needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeededDistfile {
+    /// Under this name.
+    pub name: DistfileName,
+    /// Bytes.
+    pub size: u64,
+    /// These bytes.
+    pub digest: Digest,
+}
+
+/// One package that is to be made.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// What.
+    pub cpv: Cpv,
+    /// From which ebuild repository.
+    pub repo: String,
+    /// `SLOT/SUBSLOT`.
+    pub slot: String,
+    /// USE flags that are on.
+    pub use_flags: Vec<String>,
+    /// Everything that may change the result.
+    pub recipe: Recipe,
+    /// Its sources.
+    pub distfiles: Vec<NeededDistfile>,
+    /// Fingerprints of those packages of the same plan that must be there when this one is built.
+    pub layer: Vec<Digest>,
+    /// Those packages of the same plan that it needs when it is installed.
+    pub runtime: Vec<String>,
+    /// Whether it was asked for itself, not only needed.
+    pub asked: bool,
+    /// Whether the binary package may be given to others: no RESTRICT=bindist, and a licence that permits it.
+    pub may_share: bool,
+    /// Why it cannot be built in a sandbox at all, if so.
+    pub hopeless: Option<String>,
+    /// Files and directories the recipe was read from.
+    pub inputs: Vec<PathBuf>,
+}
+
+/// Packages to make, dependencies before what needs them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In this order.
+    pub packages: Vec<Planned>,
+    /// What a `Packages` index of this machine says in its header.
+    pub header: BTreeMap<String, String>,
+    /// Before anything was read.
+    pub begun: SystemTime,
+}
+
+/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options.
+///
+/// Cancel safe: yes; the resolver is killed.
+///
+/// # Errors
+/// When Portage finds no way, cannot be run, or what it says cannot be built from.
+pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Result<Plan, PlanError> {
+    let begun = SystemTime::now();
+    let python = inside.program("python3").ok_or(PlanError::NoPython)?;
+    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into(), "--".into()];
+    command.extend(atoms.iter().map(Into::into));
+    let mut policy = inside.resolver();
+    policy.limits.time = DEADLINE;
+    let captured = sandbox.capture(&policy, &command, b"", ANSWER_MAX_BYTES, Cancel::never()).await?;
+    let said = cut(&captured.errors);
+    match captured.outcome.end {
+        End::Ended { code: 0 } if !captured.output.is_empty() => {}
+        End::Limit(limit) => return Err(PlanError::Broke { said: format!("{limit}\n{said}") }),
+        End::Ended { .. } | End::Cancelled => return Err(PlanError::Broke { said }),
+    }
+    match serde_json::from_slice(&captured.output)? {
+        Answer::Error { error } => Err(PlanError::Refused { why: error, said }),
+        Answer::Plan(resolved) => read(resolved, begun),
+    }
+}
+
+/// The end of a text, where the reason is.
+fn cut(text: &str) -> String {
+    let start = text.len().saturating_sub(SAID_MAX_BYTES);
+    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    text.get(start..).unwrap_or_default().to_owned()
+}
+
+fn read(resolved: Resolved, begun: SystemTime) -> Result<Plan, PlanError> {
+    let Resolved { portage, eula, inputs, header, packages } = resolved;
+    if packages.len() > PACKAGES_MAX {
+        let why = format!("a plan of {} packages, expected at most {PACKAGES_MAX}", packages.len());
+        return Err(PlanError::Refused { why, said: String::new() });
+    }
+    let eula = LicenseGroups::parse(&format!("EULA {}", eula.join(" ")));
+    let mut fingerprints: BTreeMap<String, Digest> = BTreeMap::new();
+    let mut planned = Vec::with_capacity(packages.len());
+    for ebuild in packages {
+        let recipe = Recipe::new(&ebuild, &portage);
+        fingerprints.insert(ebuild.cpv.clone(), recipe.fingerprint());
+        planned.push(one(ebuild, recipe, &fingerprints, &eula, &inputs)?);
+    }
+    Ok(Plan { packages: planned, header, begun })
+}
+
+fn one(
+    ebuild: Ebuild,
+    recipe: Recipe,
+    fingerprints: &BTreeMap<String, Digest>,
+    eula: &LicenseGroups,
+    inputs: &[PathBuf],
+) -> Result<Planned, PlanError> {
+    let wrong = |why: String| PlanError::Package { cpv: ebuild.cpv.clone(), why };
+    let cpv: Cpv = ebuild.cpv.parse().map_err(|error: ParseCpvError| wrong(error.to_string()))?;
+    let distfiles = ebuild.distfiles.iter().map(distfile).collect::<Result<_, _>>().map_err(wrong)?;
+    let layer = ebuild.layer.iter().filter(|other| **other != ebuild.cpv);
+    let layer = layer.map(|other| fingerprints.get(other).copied().ok_or_else(|| circular(other)));
+    let layer = layer.collect::<Result<_, _>>().map_err(wrong)?;
+    let has = |words: &[String], word: &str| words.iter().any(|other| other == word);
+    let hopeless = has(&ebuild.properties, "live")
+        .then(|| "a live ebuild fetches while it is built, and there is no network in the sandbox".to_owned())
+        .or_else(|| has(&ebuild.properties, "interactive").then(|| "it asks questions while it is built".to_owned()));
+    let licensed = License::new(&ebuild.license).may_redistribute(eula);
+    Ok(Planned {
+        cpv,
+        slot: ebuild.slot,
+        use_flags: ebuild.r#use,
+        recipe,
+        distfiles,
+        layer,
+        runtime: ebuild.runtime,
+        asked: ebuild.asked,
+        may_share: licensed && !has(&ebuild.restrict, "bindist"),
+        hopeless,
+        inputs: ebuild.inputs.into_iter().chain(inputs.iter().cloned()).collect(),
+        repo: ebuild.repo,
+    })
+}
+
+fn circular(other: &str) -> String {
+    format!("it and {other} need each other to be built: build one of them with less USE flags first")
+}
+
+fn distfile(wanted: &EbuildDistfile) -> Result<NeededDistfile, String> {
+    let name = &wanted.name;
+    let (Some(size), Some(digest)) = (wanted.size, &wanted.blake2b) else {
+        return Err(format!("the Manifest has no size and BLAKE2B of {name}"));
+    };
+    let parsed = digest.parse().map_err(|_| format!("the Manifest has no right BLAKE2B of {name}"))?;
+    let name = name.parse().map_err(|_| format!("{name:?} is no name of a distfile"))?;
+    Ok(NeededDistfile { name, size, digest: parsed })
+}
+
+/// Whether something a recipe was read from has changed since: then what was built is not what the recipe says.
+/// Looks at the change times of files (which nobody can set back); blocking.
+#[must_use]
+pub fn changed_since(inputs: &[PathBuf], begun: SystemTime) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let begun = begun.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut ahead: Vec<PathBuf> = inputs.to_vec();
+    let mut looked = 0;
+    while let Some(path) = ahead.pop() {
+        looked += 1;
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { return Some(path) };
+        // Seconds: what changed in the very second of the plan counts as changed before, as nothing finer is sure.
+        if u64::try_from(metadata.ctime()).is_ok_and(|changed| changed > begun) || looked > INPUTS_MAX {
+            return Some(path);
+        }
+        if metadata.is_dir() {
+            ahead.extend(children(&path));
+        }
+    }
+    None
+}
+
+fn children(path: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(path).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}

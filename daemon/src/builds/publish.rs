@@ -1,0 +1,203 @@
+//! A package that was built or obtained becomes one this node stands for: signed with its own OpenPGP key, kept by
+//! digest, listed in the binhost, and, if its licence permits, claimed before other nodes.
+//!
+//! The signed file never lies anywhere but in the store: it is written there as it is made, and named when it is whole.
+
+use super::claim::{Claim, SignedClaim};
+use super::plan::Planned;
+use super::substitute::{Substitute, claim_key, fits};
+use crate::binhost::{BinhostError, BinpkgRow, DescribeError, Origin};
+use crate::domain::Domain;
+use crate::openpgp::{OpenPgpError, OpenPgpKey};
+use crate::stats::now_s;
+use crate::swarm::Identity;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use store::{AppendError, Blob, FinishError, Incoming, IncomingError, RowChange, RowTable};
+use tree::digest::Digest;
+use tree::gpkg::{Gpkg, ReadGpkgError};
+use tree::gpkg_write::{self, RewriteGpkgError};
+use tree::image::Image;
+
+/// What is handed to the store in one step.
+const STEP_BYTES: usize = 256 * 1024;
+
+/// Why a package is not published; nothing of it is listed then.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The file cannot be opened.
+    #[error("cannot open the package")]
+    Open(#[source] io::Error),
+    /// It is no package, or a broken one.
+    #[error("what was built is no binary package: {0}")]
+    Gpkg(#[from] ReadGpkgError),
+    /// It is another package than was planned.
+    #[error("what was built is not what was planned: {0}")]
+    Other(String),
+    /// It does not fit the index.
+    #[error("what was built cannot be listed: {0}")]
+    Describe(#[from] DescribeError),
+    /// There is no key to sign with.
+    #[error("the key that signs packages cannot be used: {0}")]
+    Key(#[from] OpenPgpError),
+    /// Signing, or writing what is signed.
+    #[error("cannot sign the package: {0}")]
+    Rewrite(#[from] RewriteGpkgError),
+    /// The last bytes.
+    #[error("cannot write the package")]
+    Write(#[source] io::Error),
+    /// The store does not take it.
+    #[error("the store does not take the package: {0}")]
+    Incoming(#[from] IncomingError),
+    /// The store does not finish it.
+    #[error("the store does not keep the package: {0}")]
+    Finish(#[from] FinishError),
+    /// The binhost does not list it.
+    #[error("cannot list the package: {0}")]
+    Binhost(#[from] BinhostError),
+}
+
+/// Signs, keeps, lists and claims what was built here. Blocking; a large package takes as long as it takes to read it
+/// thrice.
+pub(super) fn built(
+    domain: &Domain,
+    identity: &Identity,
+    planned: &Planned,
+    path: &Path,
+) -> Result<BinpkgRow, PublishError> {
+    let mut file = open(path)?;
+    let gpkg = Gpkg::read(&mut file)?;
+    fits(&gpkg, planned).map_err(PublishError::Other)?;
+    let fingerprint = planned.recipe.fingerprint();
+    let blob = signed(domain, &mut file, &gpkg, &fingerprint)?;
+    let row = BinpkgRow::describe(blob.digest(), seekable(&blob), fingerprint, Origin::Built)?;
+    let claim = planned.may_share.then(|| claim(identity, planned, &row));
+    list(domain, row, claim)
+}
+
+/// The image of a package that was built to be compared, not to be published. Blocking.
+pub(super) fn image_of(path: &Path, planned: &Planned) -> Result<Image, PublishError> {
+    let mut file = open(path)?;
+    let gpkg = Gpkg::read(&mut file)?;
+    fits(&gpkg, planned).map_err(PublishError::Other)?;
+    Ok(Image::read(&mut file, &gpkg)?)
+}
+
+/// Signs anew, keeps and lists what a trusted peer built; its claim is kept, so that others can be told of it. Blocking.
+pub(super) fn substituted(domain: &Domain, planned: &Planned, found: &Substitute) -> Result<BinpkgRow, PublishError> {
+    let fingerprint = planned.recipe.fingerprint();
+    let blob = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint)?;
+    let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
+    let row = BinpkgRow::describe(blob.digest(), seekable(&blob), fingerprint, origin)?;
+    list(domain, row, planned.may_share.then(|| found.claim.clone()))
+}
+
+/// What is executed inside cannot choose what is opened here: a link or a pipe at its path is refused.
+fn open(path: &Path) -> Result<File, PublishError> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let opened = rustix::fs::open(path, flags | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    let file = File::from(opened.map_err(|error| PublishError::Open(error.into()))?);
+    if file.metadata().map_err(PublishError::Open)?.is_file() {
+        return Ok(file);
+    }
+    Err(PublishError::Open(io::Error::other("not a regular file")))
+}
+
+/// The package with this node's signatures and no others, in the store. A fingerprint is published once at a time.
+fn signed(domain: &Domain, from: impl Read + Seek, gpkg: &Gpkg, fingerprint: &Digest) -> Result<Blob, PublishError> {
+    let (key, _made) = domain.signing.obtain()?;
+    let mut incoming = domain.store.incoming_unnamed(fingerprint, None)?;
+    let mut signer: &OpenPgpKey = &key;
+    let mut to = BufWriter::with_capacity(STEP_BYTES, Into(&mut incoming));
+    gpkg_write::rewrite(from, gpkg, &mut to, Some(&mut signer))?;
+    to.flush().map_err(PublishError::Write)?;
+    drop(to);
+    Ok(incoming.finish()?)
+}
+
+struct Into<'a>(&'a mut Incoming);
+
+impl Write for Into<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.append(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => Err(into_io(error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn into_io(error: AppendError) -> io::Error {
+    let kind = if error.is_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+    io::Error::new(kind, error)
+}
+
+fn claim(identity: &Identity, planned: &Planned, row: &BinpkgRow) -> SignedClaim {
+    let claim = Claim {
+        fingerprint: row.fingerprint,
+        cpv: planned.cpv.clone(),
+        repo: planned.repo.clone(),
+        slot: planned.slot.clone(),
+        digest: row.digest,
+        size: row.size,
+        image: row.image,
+        made_at: now_s(),
+    };
+    claim.sign(identity)
+}
+
+/// Row and claim in one step, then the index, then the swarm; and what the row takes the place of goes.
+fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<BinpkgRow, PublishError> {
+    let replaced: Vec<Digest> = domain.binhost.of_recipe(&row.fingerprint).iter().map(|old| old.digest).collect();
+    let key = claim.as_ref().map(claim_key);
+    let change = claim.as_ref().zip(key.as_deref()).map(|(claim, key)| RowChange {
+        table: RowTable::Claims,
+        key,
+        value: Some(claim.as_bytes()),
+    });
+    domain.binhost.add_with(row.clone(), change.as_slice())?;
+    for old in replaced.into_iter().filter(|old| *old != row.digest) {
+        domain.binhost.remove(&old)?;
+    }
+    if let Some(claim) = &claim {
+        domain.announcer.shared().share_claim(claim);
+        domain.announcer.note(&domain.swarm, claim.claim.digest, domain.store.contains(&claim.claim.digest));
+        domain.announcer.note(&domain.swarm, claim.claim.fingerprint, true);
+    }
+    Ok(row)
+}
+
+/// A blob as a file that is read from any place.
+pub(super) fn seekable(blob: &Blob) -> BlobFile<'_> {
+    BlobFile { blob, at: 0 }
+}
+
+/// See [`seekable`].
+pub(super) struct BlobFile<'a> {
+    blob: &'a Blob,
+    at: u64,
+}
+
+impl Read for BlobFile<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.blob.read_at(self.at, into)?;
+        self.at = self.at.saturating_add(read as u64);
+        Ok(read)
+    }
+}
+
+impl Seek for BlobFile<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.blob.size().checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = place.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}

@@ -1,0 +1,192 @@
+//! Whose claims count, and for what. By default nobody's: being near, known or fast gives no authority.
+
+use crate::api_builds::TrustedKey;
+use crate::stats::now_s;
+use crate::swarm::PeerId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+use store::{IndexError, RowError, RowTable, Store};
+use tree::atom::Atom;
+use tree::cpv::Cpv;
+
+/// Keys one machine trusts; a user lists them by hand.
+const KEYS_MAX: usize = 1000;
+/// Atoms of one key.
+const PACKAGES_MAX: usize = 1000;
+/// The form written here.
+const VERSION: u8 = 1;
+
+/// What a key may build for this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scope {
+    /// `*/*`
+    Anything,
+    /// `category/*`
+    Category(String),
+    /// An atom.
+    Packages(Box<Atom>),
+}
+
+/// Why trust was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// Not the name of a node.
+    #[error("{text:?} is no peer id; `peer status` on the other machine prints its own")]
+    Key {
+        /// As given.
+        text: String,
+    },
+    /// Not an atom.
+    #[error("{text:?} says no packages: {why}; expected an atom, `category/*`, or `*/*` for anything")]
+    Packages {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Trust without packages is a mistake.
+    #[error("no packages were named: say which the key may build, or `*/*` for anything")]
+    Nothing,
+    /// More than anybody lists.
+    #[error("more than {max} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        max: usize,
+    },
+    /// The store.
+    #[error("cannot keep the trusted keys")]
+    Store(#[from] RowError),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    v: u8,
+    packages: Vec<String>,
+    since: u64,
+}
+
+/// The keys of this machine's user, kept in the store.
+#[derive(Debug)]
+pub struct Trust {
+    store: Store,
+    keys: RwLock<BTreeMap<PeerId, (Vec<Scope>, TrustedKey)>>,
+}
+
+impl Trust {
+    /// Reads what is kept. A row that cannot be read trusts nobody. Blocking.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open(store: &Store) -> Result<Self, IndexError> {
+        let mut keys = BTreeMap::new();
+        for (key, value) in store.rows(RowTable::Trust, b"", None, KEYS_MAX)? {
+            let text = String::from_utf8_lossy(&key).into_owned();
+            let row: Option<Row> = serde_ipld_dagcbor::from_slice(&value).ok().filter(|row: &Row| row.v == VERSION);
+            let (Ok(peer), Some(row)) = (text.parse::<PeerId>(), row) else {
+                tracing::warn!(key = text, "a row of trust cannot be read and counts for nothing");
+                continue;
+            };
+            let scopes = row.packages.iter().filter_map(|text| scope(text).ok()).collect();
+            keys.insert(peer, (scopes, TrustedKey { key: text, packages: row.packages, since: row.since }));
+        }
+        Ok(Self { store: store.clone(), keys: RwLock::new(keys) })
+    }
+
+    /// Whether claims of this builder count for this package.
+    #[must_use]
+    pub fn counts(&self, builder: &PeerId, cpv: &Cpv, slot: &str) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(builder).is_some_and(|(scopes, _)| scopes.iter().any(|scope| scope.covers(cpv, slot)))
+    }
+
+    /// The builders that count for this package.
+    #[must_use]
+    pub fn builders(&self, cpv: &Cpv, slot: &str) -> Vec<PeerId> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let covers = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(cpv, slot));
+        keys.iter().filter(|(_, (scopes, _))| covers(scopes)).map(|(peer, _)| *peer).collect()
+    }
+
+    /// All keys.
+    #[must_use]
+    pub fn list(&self) -> Vec<TrustedKey> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Trusts a key for these packages and no others, whatever was said of it before. Blocking.
+    ///
+    /// # Errors
+    /// When key or packages are not what they should be, or cannot be kept.
+    pub fn set(&self, key: &str, packages: &[String]) -> Result<(), TrustError> {
+        let peer: PeerId = key.parse().map_err(|_| TrustError::Key { text: short(key) })?;
+        if packages.is_empty() {
+            return Err(TrustError::Nothing);
+        }
+        if packages.len() > PACKAGES_MAX {
+            return Err(TrustError::TooMany { what: "atoms", max: PACKAGES_MAX });
+        }
+        let scopes = packages.iter().map(|text| scope(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= KEYS_MAX && !keys.contains_key(&peer) {
+            return Err(TrustError::TooMany { what: "keys", max: KEYS_MAX });
+        }
+        let since = now_s();
+        let row = Row { v: VERSION, packages: packages.to_vec(), since };
+        let value = serde_ipld_dagcbor::to_vec(&row).expect("text and numbers always have a DAG-CBOR form");
+        let text = peer.to_string();
+        self.store.put_row(RowTable::Trust, text.as_bytes(), &value)?;
+        keys.insert(peer, (scopes, TrustedKey { key: text, packages: packages.to_vec(), since }));
+        Ok(())
+    }
+
+    /// Trusts a key no longer; false when it was not trusted. Blocking.
+    ///
+    /// # Errors
+    /// When the text is no key, or the change cannot be kept.
+    pub fn remove(&self, key: &str) -> Result<bool, TrustError> {
+        let peer: PeerId = key.parse().map_err(|_| TrustError::Key { text: short(key) })?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if !keys.contains_key(&peer) {
+            return Ok(false);
+        }
+        self.store.delete_row(RowTable::Trust, peer.to_string().as_bytes())?;
+        keys.remove(&peer);
+        Ok(true)
+    }
+}
+
+impl Scope {
+    fn covers(&self, cpv: &Cpv, slot: &str) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Category(category) => cpv.cp.category.as_str() == category,
+            Self::Packages(atom) => atom.matches(cpv, Some(slot)),
+        }
+    }
+}
+
+fn scope(text: &str) -> Result<Scope, TrustError> {
+    let wrong = |why: String| TrustError::Packages { text: short(text), why };
+    if text == "*/*" {
+        return Ok(Scope::Anything);
+    }
+    if let Some(category) = text.strip_suffix("/*") {
+        let category: tree::name::Category = category.parse().map_err(|_| wrong("no such category".to_owned()))?;
+        return Ok(Scope::Category(category.as_str().to_owned()));
+    }
+    let atom: Atom = text.parse().map_err(|error: tree::atom::ParseAtomError| wrong(error.to_string()))?;
+    if atom.repo.is_some() || !atom.use_dependencies.is_empty() {
+        // Passing over a part of it would trust for more than was meant.
+        return Err(wrong("a repository or USE flags cannot limit trust".to_owned()));
+    }
+    Ok(Scope::Packages(Box::new(atom)))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}

@@ -1,0 +1,212 @@
+//! The verbs of builds on the control socket: build, jobs, cancel, trust, challenge, show.
+
+use super::control::{TARGETS_MAX, lines, refusal};
+use super::jobs;
+use crate::api_builds::{
+    BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile, TrustedKey,
+};
+use crate::blocking;
+use crate::builds::jobs::Entry;
+use crate::builds::plan::PlanError;
+use crate::builds::trust::TrustError;
+use crate::builds::{RequestError, challenge};
+use crate::domain::Domain;
+use crate::targets;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use futures::StreamExt as _;
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Lines waiting for a client that reads slowly.
+const LINES_MAX: usize = 64;
+/// Longest atom or set name.
+const ATOM_BYTES_MAX: usize = 1024;
+
+/// The routes.
+pub(super) fn router() -> Router<Arc<Domain>> {
+    Router::new()
+        .route("/v1/build", post(build))
+        .route("/v1/jobs", get(jobs::all))
+        .route("/v1/jobs/{id}", get(jobs::one))
+        .route("/v1/jobs/{id}/log", get(jobs::log))
+        .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/trust", get(trusted).post(trust))
+        .route("/v1/trust/{key}", delete(distrust))
+        .route("/v1/challenge", post(challenge_one))
+        .route("/v1/show", get(show))
+}
+
+/// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused here already.
+fn is_word(atom: &str) -> bool {
+    !atom.is_empty() && atom.len() <= ATOM_BYTES_MAX && !atom.starts_with('-') && !atom.contains(['\0', '\n'])
+}
+
+async fn build(State(domain): State<Arc<Domain>>, Json(request): Json<BuildRequest>) -> Response {
+    if request.atoms.is_empty() || request.atoms.len() > TARGETS_MAX {
+        return refusal(StatusCode::BAD_REQUEST, format!("a build names 1 to {TARGETS_MAX} atoms"), None);
+    }
+    if let Some(wrong) = request.atoms.iter().find(|atom| !is_word(atom)) {
+        return refusal(StatusCode::BAD_REQUEST, format!("{wrong:?} is no atom"), None);
+    }
+    let (tell, receiver) = mpsc::channel(LINES_MAX);
+    let tasks = domain.tasks.clone();
+    tasks.spawn("build request", async move {
+        // The client's end ends this; the jobs go on.
+        let _gone = request_build(&domain, request, &tell).await;
+    });
+    lines(receiver)
+}
+
+async fn request_build(
+    domain: &Arc<Domain>,
+    request: BuildRequest,
+    tell: &mpsc::Sender<BuildLine>,
+) -> Result<(), mpsc::error::SendError<BuildLine>> {
+    if request.pretend {
+        return match domain.builds.pretend(domain, &request.atoms, request.rebuild).await {
+            Ok(packages) => tell.send(BuildLine::Planned { packages }).await,
+            Err(error) => tell.send(refused(&error)).await,
+        };
+    }
+    let taken = match domain.builds.request(domain, &request.atoms, request.rebuild).await {
+        Ok(taken) => taken,
+        Err(error) => return tell.send(refused(&error)).await,
+    };
+    let have = taken.planned.iter().filter(|package| package.fate == Fate::Have).count() as u64;
+    tell.send(BuildLine::Planned { packages: taken.planned }).await?;
+    let follow = taken.jobs.iter().map(|entry| follow(entry, tell)).collect::<futures::stream::FuturesUnordered<_>>();
+    let ends: Vec<Result<Job, _>> = follow.collect().await;
+    let (mut substituted, mut built, mut failed, mut had) = (0, 0, 0, have);
+    for end in ends {
+        let job = end?;
+        match (job.state, job.source.as_deref()) {
+            (JobState::Done, Some("substitute")) => substituted += 1,
+            (JobState::Done, Some(_)) => built += 1,
+            (JobState::Done, None) => had += 1,
+            _ => failed += 1,
+        }
+    }
+    tell.send(BuildLine::Done { have: had, substituted, built, failed }).await
+}
+
+/// Tells every change of one job until it ends.
+async fn follow(entry: &Arc<Entry>, tell: &mpsc::Sender<BuildLine>) -> Result<Job, mpsc::error::SendError<BuildLine>> {
+    let mut watched = entry.watch();
+    loop {
+        let job = watched.borrow_and_update().clone();
+        tell.send(BuildLine::Job(Box::new(job.clone()))).await?;
+        // The sender lives as long as the entry.
+        if job.state.is_final() || watched.changed().await.is_err() {
+            return Ok(job);
+        }
+    }
+}
+
+fn refused(error: &RequestError) -> BuildLine {
+    let text = crate::builds::with_causes(error);
+    let (said, hint, no) = match error {
+        RequestError::Plan(PlanError::Refused { said, .. }) => {
+            (said.clone(), "`emerge --pretend` with the same words says more".to_owned(), true)
+        }
+        RequestError::Plan(PlanError::Broke { said }) => {
+            (said.clone(), "`peer doctor` looks at what builds need".to_owned(), false)
+        }
+        RequestError::Plan(PlanError::Package { .. }) => (String::new(), "mend the Manifest".to_owned(), false),
+        _ => (String::new(), "`peer doctor` looks at what builds need".to_owned(), false),
+    };
+    BuildLine::Refused { error: text, hint: Some(hint), said, no }
+}
+
+async fn cancel(State(domain): State<Arc<Domain>>, Path(id): Path<u64>) -> Response {
+    match domain.builds.cancel(id) {
+        None => refusal(StatusCode::NOT_FOUND, format!("there is no job {id}"), Some("peer jobs lists them")),
+        Some(false) => refusal(StatusCode::CONFLICT, format!("job {id} has ended already"), None),
+        Some(true) => match domain.builds.jobs.get(id) {
+            Some(entry) => Json(entry.end().await).into_response(),
+            None => refusal(StatusCode::NOT_FOUND, format!("there is no job {id}"), None),
+        },
+    }
+}
+
+async fn trusted(State(domain): State<Arc<Domain>>) -> Response {
+    Json(domain.builds.trust.list()).into_response()
+}
+
+async fn trust(State(domain): State<Arc<Domain>>, Json(key): Json<TrustedKey>) -> Response {
+    let keeping = Arc::clone(&domain);
+    match blocking::run(move || keeping.builds.trust.set(&key.key, &key.packages)).await {
+        Ok(()) => Json(domain.builds.trust.list()).into_response(),
+        Err(error) => untrusted(&error),
+    }
+}
+
+async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) -> Response {
+    let (keeping, named) = (Arc::clone(&domain), key.clone());
+    match blocking::run(move || keeping.builds.trust.remove(&named)).await {
+        Ok(true) => Json(domain.builds.trust.list()).into_response(),
+        Ok(false) => refusal(StatusCode::NOT_FOUND, format!("{key} is not trusted"), Some("peer trust list")),
+        Err(error) => untrusted(&error),
+    }
+}
+
+fn untrusted(error: &TrustError) -> Response {
+    let status = match error {
+        TrustError::Key { .. } | TrustError::Packages { .. } | TrustError::Nothing | TrustError::TooMany { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        TrustError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    refusal(status, crate::builds::with_causes(error), None)
+}
+
+async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<ChallengeRequest>) -> Response {
+    if !is_word(&request.atom) {
+        return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom", request.atom), None);
+    }
+    let (tell, receiver) = mpsc::channel(LINES_MAX);
+    let tasks = domain.tasks.clone();
+    tasks.spawn("challenge", async move { challenge::challenge(&domain, &request.atom, &tell).await });
+    lines(receiver)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShowQuery {
+    atom: String,
+}
+
+async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>) -> Response {
+    let atom: tree::atom::Atom = match query.atom.parse() {
+        Ok(atom) => atom,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom: {error}", query.atom), None),
+    };
+    let answer = blocking::run(move || {
+        let mut binpkgs = jobs::binpkgs(&domain);
+        binpkgs.retain(|shown| {
+            shown.cpv.parse().is_ok_and(|cpv| atom.matches(&cpv, Some(&shown.slot)))
+                && atom.repo.as_ref().is_none_or(|repo| repo.as_str() == shown.repo)
+        });
+        let named = targets::resolve(&domain, &query.atom).unwrap_or_default();
+        let distfiles = named.into_iter().map(|target| ShownDistfile {
+            held: domain.store.contains(&target.wanted.digest),
+            digest: target.wanted.digest.to_string(),
+            size: target.wanted.size.unwrap_or_default(),
+            name: target.name,
+        });
+        ShowAnswer { binpkgs, distfiles: distfiles.collect() }
+    })
+    .await;
+    if answer.binpkgs.is_empty() && answer.distfiles.is_empty() {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "nothing here matches that atom",
+            Some("peer build makes binary packages"),
+        );
+    }
+    Json(answer).into_response()
+}
