@@ -83,7 +83,7 @@ impl Source {
         name_path(&self.name)
     }
 
-    fn manifest_line(&self) -> String {
+    pub(crate) fn manifest_line(&self) -> String {
         let Sums { size, blake2b, sha512 } = &self.sums;
         format!("DIST {} {size} BLAKE2B {blake2b} SHA512 {sha512}\n", self.name)
     }

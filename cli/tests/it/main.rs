@@ -1,7 +1,7 @@
 //! Tests of the real binary: what only the wiring of processes can break, with the real Portage, nginx, curl-like
 //! clients and `kill -9` around it.
 //!
-//! Rooms that set the stage: `peer` (a real daemon), `gentoo` (ebuild repositories), `portage` (a client machine),
+//! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
 //! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
@@ -12,6 +12,7 @@
     reason = "the rules of the product's rooms; a test writes files and starts processes, and says so when it cannot"
 )]
 
+mod builder;
 mod fault_server;
 mod gentoo;
 mod http;
@@ -22,22 +23,32 @@ mod upstream;
 mod wait;
 
 mod bad_input;
+mod build;
+mod build_crash;
+mod build_jobs;
+mod build_liars;
+mod build_words;
 mod crash;
 mod crowd;
 mod examples;
 mod full_disk;
+mod hostile_build;
 mod http_semantics;
 mod lan;
 mod layouts;
 mod mirror_faults;
 mod no_open_proxy;
 mod peer_faults;
+mod real_ebuild;
+mod recipe;
 mod relay;
 mod repositories;
 mod restrict;
 mod shutdown;
+mod signed;
 mod stage;
 mod status_page;
+mod substitutes;
 mod swarm;
 mod tidy;
 mod verbs;

@@ -37,6 +37,14 @@ fn without_a_daemon_every_verb_that_needs_one_ends_with_3_and_says_how_to_start_
         vec!["gc"],
         vec!["verify"],
         vec!["peers"],
+        vec!["build", "app-misc/hello", "--pretend"],
+        vec!["jobs"],
+        vec!["logs", "1"],
+        vec!["logs", "1", "--follow"],
+        vec!["cancel", "1"],
+        vec!["show", "app-misc/hello"],
+        vec!["challenge", "app-misc/hello"],
+        vec!["trust", "list"],
     ] {
         for json in [false, true] {
             let mut words = verb.clone();
@@ -62,6 +70,11 @@ fn wrong_words_and_wrong_configuration_end_with_2_and_point_at_the_word() {
         (vec!["status", "--jsn"], "--jsn"),
         (vec!["fetch"], "TARGET"),
         (vec!["import"], "PATH"),
+        (vec!["build"], "ATOM"),
+        (vec!["build", "app-misc/hello", "--on", "12D3KooWelsewhere"], "12D3KooWelsewhere"),
+        (vec!["logs", "seven"], "seven"),
+        (vec!["cancel"], "JOB"),
+        (vec!["trust", "add", "12D3KooWsomebody"], "--packages"),
         (vec!["daemon", "--config", conf], "data_dri"),
         (vec!["daemon", "--config", missing.to_str().unwrap()], "missing.toml"),
         (vec!["daemon", "--http", "nowhere"], "nowhere"),
@@ -323,6 +336,10 @@ fn doctor_finds_no_fault_with_a_machine_in_order_and_names_the_mend_for_another(
     assert_eq!(healthy.status.code(), DONE, "{}", both(&healthy));
     let checks = node.json(&[&["doctor"], &flags[..]].concat());
     assert!(checks.to_string().contains("ok"), "{checks}");
+    for (name, found) in [("sandbox", "namespaces"), ("sandbox", "overlay"), ("builds", "emerge")] {
+        let about = |check: &&Value| check["name"] == name && check["finding"].as_str().unwrap().contains(found);
+        assert!(checks["checks"].as_array().unwrap().iter().any(|check| about(&check)), "{found}: {checks}");
+    }
 
     let (_, _again) = node.terminate();
     let control = dir.path().join("node/control.sock");
