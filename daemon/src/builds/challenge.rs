@@ -73,7 +73,7 @@ async fn rebuild(
 ) -> Result<Image, Refusal> {
     let name = format!("challenge {} {}", planned.recipe.fingerprint(), now_s());
     let (joining, cpv, repo) = (Arc::clone(domain), planned.cpv.to_string(), planned.repo.clone());
-    let joined = blocking::run(move || joining.builds.jobs.join(&Digest::of(name.as_bytes()), &cpv, &repo)).await;
+    let joined = blocking::run(move || joining.builds.jobs.join(&Digest::of(name.as_bytes()), &cpv, &repo, true)).await;
     let (entry, new) = joined.map_err(|error| (with_causes(&error), None))?;
     if !new {
         return Err(("it is being challenged already".to_owned(), Some(format!("peer logs -f {}", entry.id()))));

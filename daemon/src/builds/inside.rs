@@ -168,6 +168,8 @@ impl Inside {
             ("PATH".into(), self.path.clone()),
             ("PORTAGE_CONFIGROOT".into(), self.config_root.clone().into_os_string()),
         ];
+        // It has this niceness already; another, lower one is refused and would only be complained of.
+        environment.push(("PORTAGE_NICENESS".into(), self.limits.nice.to_string().into()));
         if let Some(repositories) = &self.repositories {
             environment.push(("PORTAGE_REPOSITORIES".into(), repositories.into()));
         }
@@ -198,7 +200,6 @@ const FIXED: &[(&str, &str)] = &[
     ("EMERGE_DEFAULT_OPTS", ""),
     ("PORTAGE_ELOG_SYSTEM", "echo"),
     ("PORTAGE_ELOG_CLASSES", "warn error"),
-    ("PORTAGE_NICENESS", ""),
     ("PORTAGE_SCHEDULING_POLICY", ""),
     ("PORTAGE_TRUST_HELPER", ""),
     ("GENTOO_MIRRORS", ""),

@@ -35,12 +35,15 @@ pub enum JobError {
 struct Row {
     v: u8,
     job: Job,
+    /// Whether it is to be built even if the package is held: a restart must know.
+    rebuild: bool,
 }
 
 /// One job, shared by who runs it and who waits for it.
 #[derive(Debug)]
 pub struct Entry {
     id: u64,
+    rebuild: bool,
     state: watch::Sender<Job>,
     cancel: watch::Sender<bool>,
     changed: watch::Sender<u64>,
@@ -52,6 +55,12 @@ impl Entry {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether it is built even if the package is held or a trusted peer has it.
+    #[must_use]
+    pub fn rebuild(&self) -> bool {
+        self.rebuild
     }
 
     /// As it is now.
@@ -98,15 +107,15 @@ impl Entry {
     /// Changes its state and writes it. Blocking.
     pub fn keep(&self, change: impl FnOnce(&mut Job)) {
         self.show(change);
-        if let Err(error) = write(&self.store, &self.now()) {
+        if let Err(error) = write(&self.store, &self.now(), self.rebuild) {
             // The work is not lost by it: a restart does it again.
             tracing::error!(job = self.id, %error, "cannot keep the state of a job");
         }
     }
 }
 
-fn write(store: &Store, job: &Job) -> Result<(), RowError> {
-    let row = Row { v: VERSION, job: Job { log_tail: Vec::new(), ..job.clone() } };
+fn write(store: &Store, job: &Job, rebuild: bool) -> Result<(), RowError> {
+    let row = Row { v: VERSION, job: Job { log_tail: Vec::new(), ..job.clone() }, rebuild };
     let value = serde_ipld_dagcbor::to_vec(&row).expect("text and numbers always have a DAG-CBOR form");
     store.put_row(RowTable::Jobs, &job.id.to_be_bytes(), &value)
 }
@@ -141,13 +150,14 @@ impl Jobs {
             after = Some(last.clone());
             for (key, value) in page {
                 let row = serde_ipld_dagcbor::from_slice(&value).ok().filter(|row: &Row| row.v == VERSION);
-                let Some(Row { job, .. }) = row else {
+                let Some(Row { job, rebuild, .. }) = row else {
                     tracing::warn!(?key, "a job's row cannot be read and is passed over");
                     continue;
                 };
                 table.next = table.next.max(job.id.saturating_add(1));
                 let entry = Entry {
                     id: job.id,
+                    rebuild,
                     state: watch::Sender::new(job),
                     cancel: watch::Sender::new(false),
                     changed: changed.clone(),
@@ -210,7 +220,13 @@ impl Jobs {
     ///
     /// # Errors
     /// When too many wait, or it cannot be kept.
-    pub fn join(&self, fingerprint: &Digest, cpv: &str, repo: &str) -> Result<(Arc<Entry>, bool), JobError> {
+    pub fn join(
+        &self,
+        fingerprint: &Digest,
+        cpv: &str,
+        repo: &str,
+        rebuild: bool,
+    ) -> Result<(Arc<Entry>, bool), JobError> {
         let fingerprint = fingerprint.to_string();
         let mut table = self.table();
         let mut open = 0;
@@ -251,9 +267,10 @@ impl Jobs {
             memory_peak_bytes: None,
             log_tail: Vec::new(),
         };
-        write(&self.store, &job)?;
+        write(&self.store, &job, rebuild)?;
         let entry = Arc::new(Entry {
             id,
+            rebuild,
             state: watch::Sender::new(job),
             cancel: watch::Sender::new(false),
             changed: self.changed.clone(),
@@ -295,13 +312,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
         let jobs = Jobs::open(&store, &dir.path().join("jobs")).unwrap();
-        let (first, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        let (first, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
         assert!(new);
-        let (again, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        let (again, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
         assert!(!new && again.id() == first.id());
-        assert!(jobs.join(&Digest::of(b"2"), "a/b-1", "gentoo").unwrap().1);
+        assert!(jobs.join(&Digest::of(b"2"), "a/b-1", "gentoo", false).unwrap().1);
         first.keep(|job| job.state = JobState::Failed);
-        let (later, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
+        let (later, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
         assert!(new && later.id() > first.id());
     }
 
@@ -310,8 +327,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
         let jobs = Jobs::open(&store, dir.path()).unwrap();
-        let (one, _) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo").unwrap();
-        let (two, _) = jobs.join(&Digest::of(b"2"), "a/c-1", "gentoo").unwrap();
+        let (one, _) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
+        let (two, _) = jobs.join(&Digest::of(b"2"), "a/c-1", "gentoo", false).unwrap();
         one.keep(|job| job.state = JobState::Done);
         two.keep(|job| job.state = JobState::Running);
         let again = Jobs::open(&store, dir.path()).unwrap();
@@ -320,6 +337,6 @@ mod tests {
             [(2, JobState::Running), (1, JobState::Done)]
         );
         assert_eq!(again.open_ones().len(), 1);
-        assert_eq!(again.join(&Digest::of(b"3"), "a/d-1", "gentoo").unwrap().0.id(), 3);
+        assert_eq!(again.join(&Digest::of(b"3"), "a/d-1", "gentoo", false).unwrap().0.id(), 3);
     }
 }

@@ -291,7 +291,7 @@ impl Builds {
                 Ok(plan) => {
                     let same = |package: &Planned| package.recipe.fingerprint().to_string() == job.fingerprint;
                     match plan.packages.iter().position(same) {
-                        Some(index) => work::spawn(&domain, &Arc::new(plan), index, entry, false),
+                        Some(index) => work::spawn(&domain, &Arc::new(plan), index, entry),
                         None => {
                             give_up("the repository, configuration or compiler changed while the daemon was stopped: ask again".to_owned()).await;
                         }

@@ -61,20 +61,20 @@ pub(super) async fn begin(
     let Some(package) = plan.packages.get(index) else { return Ok(None) };
     let (joining, fingerprint) = (Arc::clone(domain), package.recipe.fingerprint());
     let (cpv, repo) = (package.cpv.to_string(), package.repo.clone());
-    let (entry, new) = blocking::run(move || joining.builds.jobs.join(&fingerprint, &cpv, &repo)).await?;
+    let (entry, new) = blocking::run(move || joining.builds.jobs.join(&fingerprint, &cpv, &repo, rebuild)).await?;
     if new {
-        spawn(domain, plan, index, Arc::clone(&entry), rebuild);
+        spawn(domain, plan, index, Arc::clone(&entry));
     }
     Ok(Some(entry))
 }
 
 /// Carries a job through in the background. When the daemon stops, its row says so and the next start begins it again.
-pub(super) fn spawn(domain: &Arc<Domain>, plan: &Arc<Plan>, index: usize, entry: Arc<Entry>, rebuild: bool) {
+pub(super) fn spawn(domain: &Arc<Domain>, plan: &Arc<Plan>, index: usize, entry: Arc<Entry>) {
     let (domain, plan) = (Arc::clone(domain), Arc::clone(plan));
     let tasks = domain.tasks.clone();
     tasks.spawn("build", async move {
         let Some(planned) = plan.packages.get(index) else { return };
-        let made = make(&domain, &plan, planned, &entry, rebuild).await;
+        let made = make(&domain, &plan, planned, &entry).await;
         end(&domain, &entry, made).await;
     });
 }
@@ -85,10 +85,9 @@ async fn make(
     plan: &Arc<Plan>,
     planned: &Planned,
     entry: &Arc<Entry>,
-    rebuild: bool,
 ) -> Result<Made, WorkError> {
     let fingerprint = planned.recipe.fingerprint();
-    if !rebuild {
+    if !entry.rebuild() {
         let looking = Arc::clone(domain);
         if let Some(row) = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await.into_iter().next() {
             return Ok(Made::Here(Box::new(row)));
