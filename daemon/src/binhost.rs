@@ -9,7 +9,7 @@ mod generation;
 mod row;
 
 pub use generation::Generation;
-pub use row::{BinpkgRow, DecodeRowError, DescribeError, Origin, parse_path, path_of};
+pub use row::{BinpkgRow, DecodeRowError, Origin, Sums, parse_path, path_of};
 
 use crate::blocking;
 use crate::stats::now_s;

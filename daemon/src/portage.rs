@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::repositories::AskMetadata;
 use sandbox::spawn::{Ended, Job, RunError, run};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -55,7 +55,7 @@ impl Portage {
     }
 
     fn python(&self) -> Option<PathBuf> {
-        std::env::split_paths(&self.path).map(|dir| dir.join("python3")).find(|program| program.is_file())
+        program(&self.path, "python3")
     }
 
     fn job(&self, python: PathBuf, repo: &Path, cpvs: &str) -> Job {
@@ -112,6 +112,12 @@ impl AskMetadata for Portage {
             }
         }
     }
+}
+
+/// A program in the directories of a `PATH`.
+#[must_use]
+pub fn program(path: &OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 
 /// A repos.conf of repositories that were named one by one, the hindmost as the main one.

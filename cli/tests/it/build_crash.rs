@@ -87,7 +87,14 @@ impl Held {
 
     /// Waits until the build of a package has said, in its own temporary directory, that it waits in a phase.
     fn wait_for(&self, peer: &TestPeer, job: u64, package: &str, phase: &str) {
-        let sign = peer.store_dir().join(format!("jobs/{job}/work/{package}/temp/waits-{phase}"));
+        let sign = peer
+            .store_dir()
+            .join("jobs")
+            .join(job.to_string())
+            .join("work")
+            .join(package)
+            .join("temp")
+            .join(format!("waits-{phase}"));
         wait::until(&sign.display().to_string(), || sign.exists().then_some(()));
     }
 

@@ -192,7 +192,8 @@ pub(crate) fn get(address: &str, path: &str) -> Reply {
     request(address, "GET", path, &[])
 }
 
-/// Sends any bytes at all and returns what comes back until the other side closes or says nothing more.
+/// Sends any bytes at all, ends its own side, and returns what comes back until the other side closes or says nothing
+/// more. A server may take the end of this side for the end of the client, so an answer is never certain.
 pub(crate) fn raw(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the port listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("the limit is not zero");

@@ -46,7 +46,6 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
             "serde_ipld_dagcbor",
             "serde_json",
             "sha1",
-            "tar",
             "thiserror",
             "tokio",
             "tokio-util",

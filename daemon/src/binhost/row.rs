@@ -5,10 +5,8 @@ use crate::stats::now_s;
 use crate::swarm::PeerId;
 use md5::Digest as _;
 use std::collections::BTreeMap;
-use std::io::{self, Read, Seek, SeekFrom};
 use tree::digest::Digest;
-use tree::gpkg::{Gpkg, ReadGpkgError};
-use tree::image::Image;
+use tree::gpkg::Gpkg;
 use tree::packages::{MakeEntryError, PackageEntry, PackageFile};
 
 /// The version of a row that is written; older ones are read.
@@ -55,18 +53,21 @@ pub struct BinpkgRow {
     pub added_at: u64,
 }
 
-/// Why a file is no binary package to offer.
-#[derive(Debug, thiserror::Error)]
-pub enum DescribeError {
-    /// The file cannot be read.
-    #[error("cannot read a binary package")]
-    Read(#[source] io::Error),
-    /// It is no gpkg.
-    #[error(transparent)]
-    Gpkg(#[from] ReadGpkgError),
-    /// Its metadata make no entry.
-    #[error("the Packages index has no room for it")]
-    Entry(#[from] MakeEntryError),
+/// The sums that the index has of a file, made while the file is written.
+#[derive(Clone, Default)]
+pub struct Sums {
+    size: u64,
+    md5: md5::Md5,
+    sha1: sha1::Sha1,
+}
+
+impl Sums {
+    /// The next bytes of the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.md5.update(bytes);
+        self.sha1.update(bytes);
+    }
 }
 
 /// Why the bytes of a row are none.
@@ -93,20 +94,19 @@ pub enum DecodeRowError {
 type Form = (u8, (String, u64, String, String, u64), BTreeMap<String, String>, (String, String), (String, String), u64);
 
 impl BinpkgRow {
-    /// Describes a signed gpkg that is the blob `digest`: reads all of it, twice, and decompresses its image. Blocking.
+    /// Describes the blob `digest` with these sums: a package with the metadata of `gpkg`, which installs `image`.
     ///
     /// # Errors
-    /// When it is no gpkg, or one that Portage would stop at.
+    /// When its metadata make no entry, or one that Portage would stop at.
     pub fn describe(
-        digest: Digest,
-        mut file: impl Read + Seek,
+        (digest, sums): (Digest, Sums),
+        gpkg: &Gpkg,
+        image: Digest,
         fingerprint: Digest,
         origin: Origin,
-    ) -> Result<Self, DescribeError> {
-        let (size, md5, sha1) = sums(&mut file).map_err(DescribeError::Read)?;
-        let gpkg = Gpkg::read(&mut file)?;
-        let image = Image::read(&mut file, &gpkg)?.digest();
-        let added_at = now_s();
+    ) -> Result<Self, MakeEntryError> {
+        let (size, added_at) = (sums.size, now_s());
+        let (md5, sha1): ([u8; 16], [u8; 20]) = (sums.md5.finalize().into(), sums.sha1.finalize().into());
         let about = PackageFile { path: path_of(&digest), size, md5: hex(&md5), sha1: hex(&sha1), mtime: added_at };
         let entry = PackageEntry::from_metadata(&gpkg.metadata, &about)?;
         Ok(Self { digest, size, md5, sha1, mtime: added_at, entry, fingerprint, image, origin, added_at })
@@ -224,23 +224,6 @@ pub fn parse_path(path: &str) -> Option<Digest> {
     (path_of(&digest) == path).then_some(digest)
 }
 
-fn sums(file: &mut (impl Read + Seek)) -> io::Result<(u64, [u8; 16], [u8; 20])> {
-    file.seek(SeekFrom::Start(0))?;
-    let (mut md5, mut sha1) = (md5::Md5::new(), sha1::Sha1::new());
-    let mut buffer = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        let read = file.read(&mut buffer)?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        if bytes.is_empty() {
-            return Ok((size, md5.finalize().into(), sha1.finalize().into()));
-        }
-        size += bytes.len() as u64;
-        md5.update(bytes);
-        sha1.update(bytes);
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -261,6 +244,7 @@ fn unhex<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::io::Cursor;
 
     /// A row of a package whose blob has these bytes.
     pub(crate) fn row(blob: &[u8], version: u32) -> BinpkgRow {
@@ -314,18 +298,19 @@ pub(crate) mod tests {
     fn a_package_is_described_by_its_own_bytes() {
         let bytes = gpkg(b"greet-1");
         let digest = Digest::of(&bytes);
-        let describe =
-            |bytes: &[u8]| BinpkgRow::describe(digest, io::Cursor::new(bytes), Digest::of(b"r"), Origin::Built);
+        let describe = |bytes: &[u8]| {
+            let read = Gpkg::read(Cursor::new(bytes)).unwrap();
+            let mut sums = Sums::default();
+            bytes.chunks(1000).for_each(|step| sums.update(step));
+            BinpkgRow::describe((digest, sums), &read, Digest::of(b"i"), Digest::of(b"r"), Origin::Built)
+        };
         let row = describe(&bytes).unwrap();
         assert_eq!((row.digest, row.size, row.fingerprint), (digest, bytes.len() as u64, Digest::of(b"r")));
         assert_eq!((row.md5, row.sha1), (md5::Md5::digest(&bytes).into(), sha1::Sha1::digest(&bytes).into()));
         assert_eq!((row.entry.cpv().to_string().as_str(), row.entry.get("USE")), ("dev-libs/greet-1", Some("a b")));
-        assert_eq!(row.listed().unwrap(), row.entry);
-        let read = Gpkg::read(io::Cursor::new(&bytes)).unwrap();
-        assert_eq!(row.image, Image::read(io::Cursor::new(&bytes), &read).unwrap().digest());
+        assert_eq!((row.listed().unwrap(), row.image), (row.entry.clone(), Digest::of(b"i")));
         assert_eq!(BinpkgRow::decode(&row.encode()).unwrap(), row);
-        assert!(matches!(describe(&gpkg(b"greet")), Err(DescribeError::Entry(_))));
-        assert!(matches!(describe(b"nothing"), Err(DescribeError::Gpkg(_))));
+        assert!(describe(&gpkg(b"greet")).is_err(), "it names no package");
     }
 
     #[test]

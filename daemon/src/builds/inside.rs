@@ -5,6 +5,7 @@
 //! must not follow the user's make.conf: where things are, and that walls, fetching and signing are not Portage's here.
 
 use crate::config::Config;
+use crate::portage;
 use sandbox::{Bind, Identity, Limits, Policy, Root, Scratch};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ impl Inside {
     /// A program of the daemon's `PATH`, which is the `PATH` inside.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        std::env::split_paths(&self.path).map(|dir| dir.join(name)).find(|program| program.is_file())
+        portage::program(&self.path, name)
     }
 
     /// For the resolver: nothing can be written, and it has less time.

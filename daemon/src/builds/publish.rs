@@ -6,7 +6,7 @@
 use super::claim::{Claim, SignedClaim};
 use super::plan::Planned;
 use super::substitute::{Substitute, claim_key, fits};
-use crate::binhost::{BinhostError, BinpkgRow, DescribeError, Origin};
+use crate::binhost::{BinhostError, BinpkgRow, Origin, Sums};
 use crate::domain::Domain;
 use crate::openpgp::{OpenPgpError, OpenPgpKey};
 use crate::stats::now_s;
@@ -19,6 +19,7 @@ use tree::digest::Digest;
 use tree::gpkg::{Gpkg, ReadGpkgError};
 use tree::gpkg_write::{self, RewriteGpkgError};
 use tree::image::Image;
+use tree::packages::MakeEntryError;
 
 /// What is handed to the store in one step.
 const STEP_BYTES: usize = 256 * 1024;
@@ -37,7 +38,7 @@ pub enum PublishError {
     Other(String),
     /// It does not fit the index.
     #[error("what was built cannot be listed: {0}")]
-    Describe(#[from] DescribeError),
+    Describe(#[from] MakeEntryError),
     /// There is no key to sign with.
     #[error("the key that signs packages cannot be used: {0}")]
     Key(#[from] OpenPgpError),
@@ -59,7 +60,7 @@ pub enum PublishError {
 }
 
 /// Signs, keeps, lists and claims what was built here. Blocking; a large package takes as long as it takes to read it
-/// thrice.
+/// thrice: to check it, to see what it installs, to sign it.
 pub(super) fn built(
     domain: &Domain,
     identity: &Identity,
@@ -70,8 +71,9 @@ pub(super) fn built(
     let gpkg = Gpkg::read(&mut file)?;
     fits(&gpkg, planned).map_err(PublishError::Other)?;
     let fingerprint = planned.recipe.fingerprint();
-    let blob = signed(domain, &mut file, &gpkg, &fingerprint)?;
-    let row = BinpkgRow::describe(blob.digest(), seekable(&blob), fingerprint, Origin::Built)?;
+    let image = Image::read(&mut file, &gpkg)?.digest();
+    let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
+    let row = BinpkgRow::describe(signed, &gpkg, image, fingerprint, Origin::Built)?;
     let claim = planned.may_share.then(|| claim(identity, planned, &row));
     list(domain, row, claim)
 }
@@ -87,9 +89,10 @@ pub(super) fn image_of(path: &Path, planned: &Planned) -> Result<Image, PublishE
 /// Signs anew, keeps and lists what a trusted peer built; its claim is kept, so that others can be told of it. Blocking.
 pub(super) fn substituted(domain: &Domain, planned: &Planned, found: &Substitute) -> Result<BinpkgRow, PublishError> {
     let fingerprint = planned.recipe.fingerprint();
-    let blob = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint)?;
+    let signed = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint)?;
     let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
-    let row = BinpkgRow::describe(blob.digest(), seekable(&blob), fingerprint, origin)?;
+    // What it installs was compared with the claim when it came.
+    let row = BinpkgRow::describe(signed, &found.gpkg, found.claim.claim.image, fingerprint, origin)?;
     list(domain, row, planned.may_share.then(|| found.claim.clone()))
 }
 
@@ -104,26 +107,35 @@ fn open(path: &Path) -> Result<File, PublishError> {
     Err(PublishError::Open(io::Error::other("not a regular file")))
 }
 
-/// The package with this node's signatures and no others, in the store. A fingerprint is published once at a time.
-fn signed(domain: &Domain, from: impl Read + Seek, gpkg: &Gpkg, fingerprint: &Digest) -> Result<Blob, PublishError> {
+/// The package with this node's signatures and no others, in the store, and its sums. A fingerprint is published once at a
+/// time.
+fn signed(
+    domain: &Domain,
+    from: impl Read + Seek,
+    gpkg: &Gpkg,
+    fingerprint: &Digest,
+) -> Result<(Digest, Sums), PublishError> {
     let (key, _made) = domain.signing.obtain()?;
     let mut incoming = domain.store.incoming_unnamed(fingerprint, None)?;
+    let mut sums = Sums::default();
     let mut signer: &OpenPgpKey = &key;
-    let mut to = BufWriter::with_capacity(STEP_BYTES, Into(&mut incoming));
+    let mut to = BufWriter::with_capacity(STEP_BYTES, Into { incoming: &mut incoming, sums: &mut sums });
     gpkg_write::rewrite(from, gpkg, &mut to, Some(&mut signer))?;
     to.flush().map_err(PublishError::Write)?;
     drop(to);
-    Ok(incoming.finish()?)
+    Ok((incoming.finish()?.digest(), sums))
 }
 
-struct Into<'a>(&'a mut Incoming);
+struct Into<'a> {
+    incoming: &'a mut Incoming,
+    sums: &'a mut Sums,
+}
 
 impl Write for Into<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0.append(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(error) => Err(into_io(error)),
-        }
+        self.incoming.append(bytes).map_err(into_io)?;
+        self.sums.update(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

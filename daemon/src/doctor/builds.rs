@@ -3,6 +3,7 @@
 
 use super::{Check, State};
 use crate::config::Config;
+use crate::portage::program;
 use sandbox::spawn::{Job, run};
 use sandbox::{Finding, Identity, Sandbox, Standing};
 use std::ffi::OsStr;
@@ -28,8 +29,6 @@ pub struct Building {
     identity: Identity,
     /// What of this machine sandboxes need, or which program there is not.
     sandbox: Result<Vec<Finding>, String>,
-    /// `emerge` in the `PATH`.
-    emerge: Option<PathBuf>,
     /// The version of the Portage that `python3` of the `PATH` has, or why it has none.
     portage: Result<String, String>,
 }
@@ -45,12 +44,11 @@ impl Building {
             Ok(sandbox) => Ok(sandbox.preflight(identity).await),
             Err(missing) => Err(missing.to_string()),
         };
-        let find = |name: &str| std::env::split_paths(path).map(|dir| dir.join(name)).find(|file| file.is_file());
-        let portage = match find("python3") {
+        let portage = match program(path, "python3") {
             Some(python) => portage_of(python, path).await,
             None => Err("there is no python3 in the PATH".to_owned()),
         };
-        Self { identity, sandbox, emerge: find("emerge"), portage }
+        Self { identity, sandbox, portage }
     }
 }
 
@@ -108,14 +106,10 @@ fn sandbox(finding: &Finding) -> Check {
 
 fn programs(building: &Building) -> Check {
     let mend = "install sys-apps/portage, or let the PATH of the daemon lead to it";
-    match (&building.portage, &building.emerge) {
-        (Err(why), _) => Check::new("builds", State::Info, format!("{why}; nothing is built here")).mend(mend),
-        (Ok(_), None) => {
-            Check::new("builds", State::Info, "there is no emerge in the PATH; nothing is built here").mend(mend)
-        }
-        (Ok(version), Some(emerge)) => {
-            Check::new("builds", State::Ok, format!("{} is that of Portage {version}", emerge.display()))
-        }
+    // Builds call Portage's own `emerge` through the interpreter, wherever its script is.
+    match &building.portage {
+        Err(why) => Check::new("builds", State::Info, format!("{why}; nothing is built here")).mend(mend),
+        Ok(version) => Check::new("builds", State::Ok, format!("python3 has Portage {version}")),
     }
 }
 
@@ -157,12 +151,7 @@ mod tests {
     }
 
     fn building(identity: Identity) -> Building {
-        Building {
-            identity,
-            sandbox: Ok(vec![finding(Standing::Good, "")]),
-            emerge: Some("/usr/bin/emerge".into()),
-            portage: Ok("3.0.83".to_owned()),
-        }
+        Building { identity, sandbox: Ok(vec![finding(Standing::Good, "")]), portage: Ok("3.0.83".to_owned()) }
     }
 
     fn worst(checks: &[Check]) -> State {
@@ -189,10 +178,10 @@ mod tests {
     fn a_machine_without_portage_is_no_builder_and_not_at_fault() {
         let dir = tempfile::tempdir().unwrap();
         let mut one = building(Identity::Single { uid: 250, gid: 250 });
-        one.emerge = None;
+        one.portage = Err("python3 has no Portage".to_owned());
         let told = checks(&one, &config(dir.path()), &[]);
         assert_eq!(worst(&told), State::Info);
-        assert!(told.iter().any(|check| check.finding.contains("no emerge") && check.mend.is_some()), "{told:?}");
+        assert!(told.iter().any(|check| check.finding.contains("no Portage") && check.mend.is_some()), "{told:?}");
     }
 
     #[test]
@@ -220,7 +209,6 @@ mod tests {
     async fn programs_that_are_not_in_the_path_are_missed() {
         let dir = tempfile::tempdir().unwrap();
         let found = Building::try_out(dir.path().as_os_str()).await;
-        assert_eq!(found.emerge, None);
         assert!(found.portage.unwrap_err().contains("python3"));
     }
 }
