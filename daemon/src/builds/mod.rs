@@ -26,7 +26,7 @@ use crate::blocking;
 use crate::config::Config;
 use crate::domain::Domain;
 use crate::portage;
-use crate::swarm::Identity;
+use crate::swarm::{Identity, PeerId};
 use futures::StreamExt as _;
 use inside::Inside;
 use jobs::{Entry, JobError, Jobs};
@@ -130,6 +130,12 @@ impl Builds {
         let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
         let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
         Inside::new(&domain.config, &repos, own, self.path.clone())
+    }
+
+    /// Whether a builder was caught giving another package than it claimed.
+    #[must_use]
+    pub fn is_caught(&self, peer: &PeerId) -> bool {
+        self.caught.has(peer)
     }
 
     /// What it takes to build these.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use store::{IndexError, RowError, RowTable, Store};
 use tree::atom::Atom;
-use tree::cpv::Cpv;
+use tree::cpv::{Cp, Cpv};
 
 /// Keys one machine trusts; a user lists them by hand.
 const KEYS_MAX: usize = 1000;
@@ -125,6 +125,15 @@ impl Trust {
         keys.get(peer).map(|(_, key)| key.packages.clone())
     }
 
+    /// What of a key's list is about a package, of whatever version.
+    #[must_use]
+    pub fn covering(&self, peer: &PeerId, cp: &Cp) -> Vec<String> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, key)) = keys.get(peer) else { return Vec::new() };
+        let about = |text: &&String| scope(text).is_ok_and(|scope| scope.is_about(cp));
+        key.packages.iter().filter(about).cloned().collect()
+    }
+
     /// The builders that count for this package.
     #[must_use]
     pub fn builders(&self, cpv: &Cpv, slot: &str) -> Vec<PeerId> {
@@ -192,6 +201,14 @@ impl Trust {
 }
 
 impl Scope {
+    fn is_about(&self, cp: &Cp) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Category(category) => cp.category.as_str() == category,
+            Self::Packages(atom) => atom.cp == *cp,
+        }
+    }
+
     fn covers(&self, cpv: &Cpv, slot: &str) -> bool {
         match self {
             Self::Anything => true,

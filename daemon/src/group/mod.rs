@@ -15,13 +15,14 @@
 //! # In reading order
 //! [`roster`] is what a founder signs and [`ticket`] what it hands out; [`Groups`] keeps the rosters of the groups this node is in, and is
 //! what others ask; [`founder`] lets machines in and takes them off; [`words`] is what members say to each other, [`talk`] both ends of
-//! it, and [`gossip`] keeps members connected and rosters the same.
+//! it, and [`gossip`] keeps members connected and rosters the same; [`explain`] says why somebody counts.
 //!
 //! # What holds
 //! - A node is its key, never its address or name: a stranger behind the address of a member is a stranger.
 //! - Only the founder invites, revokes and signs. A roster is persisted before it is used, and never gives way to a lower serial.
 //! - Who is blocked here has no role here, whatever a roster says.
 
+pub mod explain;
 pub mod founder;
 pub mod gossip;
 pub mod roster;
