@@ -374,6 +374,20 @@ impl Groups {
         }
     }
 
+    /// As [`Groups::find`], blocked machines included: for what a user says of them.
+    ///
+    /// # Errors
+    /// When it is nobody, or several.
+    pub fn find_even_blocked(&self, text: &str) -> Result<PeerId, FindMemberError> {
+        let named = |(member, _): &(Member, bool)| (member.name == text).then_some(member.peer);
+        let blocked: BTreeSet<PeerId> =
+            self.everyone().iter().filter(|(_, blocked)| *blocked).filter_map(named).collect();
+        match (self.find(text), blocked.first()) {
+            (Err(FindMemberError::Unknown { .. }), Some(peer)) => Ok(*peer),
+            (found, _) => found,
+        }
+    }
+
     /// What people call a peer: its name, or the end of its id for a stranger.
     #[must_use]
     pub fn name(&self, peer: &PeerId) -> String {
