@@ -43,6 +43,8 @@ pub struct Inside {
     root: Root,
     binds: Vec<Bind>,
     repositories: Option<String>,
+    /// Variables that reach an ebuild besides those that Portage, the profile or variables.py knows.
+    variables: Vec<String>,
     identity: Identity,
     limits: Limits,
 }
@@ -93,7 +95,8 @@ impl Inside {
             ..Limits::default()
         };
         let identity = Identity::of_this_process();
-        Self { path, config_root, root, binds, repositories, identity, limits }
+        let variables = build.variables.clone();
+        Self { path, config_root, root, binds, repositories, variables, identity, limits }
     }
 
     /// Whose rights builds have; directories they write must be given to it.
@@ -173,6 +176,9 @@ impl Inside {
         environment.push(("PORTAGE_NICENESS".into(), self.limits.nice.to_string().into()));
         if let Some(repositories) = &self.repositories {
             environment.push(("PORTAGE_REPOSITORIES".into(), repositories.into()));
+        }
+        if !self.variables.is_empty() {
+            environment.push(("PEERAGE_VARIABLES".into(), self.variables.join(" ").into()));
         }
         let fixed = FIXED.iter().copied().chain([("FEATURES", features(self.identity))]);
         environment.extend(fixed.chain(more.iter().copied()).map(|(name, value)| (name.into(), value.into())));

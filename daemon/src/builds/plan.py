@@ -1,4 +1,4 @@
-"""Runs inside the sandbox: asks Portage's own resolver what building the atoms of the command line takes.
+"""Runs inside the sandbox, after variables.py: asks Portage's own resolver what building the atoms of the command line takes.
 
 Writes one JSON object. Everything that can change what a build makes is in it, as Portage itself sees it; nothing that
 differs between two machines with the same configuration (places, times, host names) is.
@@ -14,14 +14,14 @@ import sys
 answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # Portage talks on standard output
 
-import portage  # noqa: E402
-
 portage._internal_caller = True
 from _emerge.actions import load_emerge_config  # noqa: E402
 from _emerge.create_depgraph_params import create_depgraph_params  # noqa: E402
 from _emerge.depgraph import backtrack_depgraph  # noqa: E402
 from _emerge.main import parse_opts  # noqa: E402
 from _emerge.stdout_spinner import stdout_spinner  # noqa: E402
+
+keep_the_rest_out()
 
 # Of the environment an ebuild gets: what names a place, a user or a moment of this machine, or cannot reach the image.
 PLACES = frozenset(
@@ -179,6 +179,9 @@ def environment(pkg, settings):
         if name.startswith("PORTAGE_") and name not in PORTAGE_IN_IMAGE:
             continue
         if name.startswith(("USE_EXPAND", "PROFILE_ONLY", "IUSE")):
+            continue
+        # What packages put into /etc/env.d: those it needs are among the dependencies, and the others are none of its.
+        if name in of_root and not reaches(name, settings):
             continue
         kept[name] = resolved(value, settings)
     return kept

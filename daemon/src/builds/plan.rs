@@ -26,7 +26,7 @@ const PACKAGES_MAX: usize = 10_000;
 const SAID_MAX_BYTES: usize = 16 * 1024;
 /// Files looked at to see whether an input of a plan has changed.
 const INPUTS_MAX: usize = 200_000;
-const SCRIPT: &str = include_str!("plan.py");
+const SCRIPT: &str = concat!(include_str!("variables.py"), include_str!("plan.py"));
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
