@@ -6,9 +6,13 @@ no machine, and a recipe does not depend on what no ebuild asks for.
 
 import os
 import re
+import shlex
+import subprocess
 
 # Names the user lets through besides, by `[build] variables`; not for an ebuild itself.
 USER_LETS_THROUGH = frozenset(os.environ.pop("PEERAGE_VARIABLES", "").split())
+# Whether the configuration is another machine's: then nothing of it reaches an ebuild that its recipe does not name.
+FOREIGN = bool(os.environ.pop("PEERAGE_FOREIGN", ""))
 
 import portage  # noqa: E402  (after its environment was set)
 from portage.package.ebuild._config.special_env_vars import environ_whitelist  # noqa: E402
@@ -41,10 +45,45 @@ NEVER = re.compile(
     re.IGNORECASE,
 )
 
+# Of the environment an ebuild gets: what names a place, a user or a moment of this machine, or cannot reach the image.
+PLACES = frozenset(
+    """
+    BROOT D DISTDIR ECLASSDIR ED EROOT ESYSROOT EPREFIX FILESDIR HOME PATH PKGDIR PKG_TMPDIR PORTAGE_TMPDIR PORTDIR
+    PORTDIR_OVERLAY PORTAGE_CONFIGROOT PORTAGE_REPOSITORIES PORTAGE_ACTUAL_DISTDIR PORTAGE_BUILDDIR ROOT SYSROOT T TEMP
+    TMP TMPDIR WORKDIR PWD OLDPWD TERM TERMCAP DISPLAY LOGNAME USER USERNAME MAIL SHELL EDITOR PAGER LESS LESSOPEN
+    MANPATH INFOPATH INFODIR CONFIG_PROTECT CONFIG_PROTECT_MASK MAKEOPTS NINJAOPTS GENTOO_MIRRORS ACCEPT_KEYWORDS
+    ACCEPT_LICENSE ACCEPT_PROPERTIES ACCEPT_RESTRICT FETCHCOMMAND RESUMECOMMAND ROOTPATH EMERGE_DEFAULT_OPTS
+    EMERGE_LOG_DIR NOCOLOR NO_COLOR COLUMNS LINES SANDBOX_LOG USE USE_ORDER FEATURES PORTAGE_FEATURES COLLISION_IGNORE
+    PKGUSE UNINSTALL_IGNORE CLEAN_DELAY EMERGE_WARNING_DELAY AUTOCLEAN DCO_SIGNED_OFF_BY SSH_AGENT_PID SSH_AUTH_SOCK
+    SIGNED_OFF_BY TWISTED_DISABLE_WRITING_OF_PLUGIN_CACHE UNCACHED_ERR_FD INSTALL_MASK_ENV QA_INTERCEPTORS
+    ALL_DEPEND BDEPEND FAKEROOTDONTTRYCHOWN DEPEND RDEPEND PDEPEND IDEPEND MERGE_TYPE EMERGE_FROM EBUILD EBUILD_PHASE CPV REPO_REVISIONS
+    DEFINED_PHASES EAPI HOMEPAGE INHERIT INHERITED KEYWORDS LANG LICENSE PROPERTIES REQUIRED_USE RESTRICT RPMDIR SLOT
+    SRC_URI GPG_VERIFY_GROUP_DROP GPG_VERIFY_USER_DROP A AA CATEGORY P PN PV PR PF PVR
+    """.split()
+)
+# PORTAGE_* of the environment says where Portage works; only these say how the image is made.
+PORTAGE_IN_IMAGE = frozenset(
+    """
+    PORTAGE_COMPRESS PORTAGE_COMPRESS_FLAGS PORTAGE_COMPRESS_EXCLUDE_SUFFIXES PORTAGE_DOCOMPRESS_SIZE_LIMIT
+    PORTAGE_STRIP_FLAGS
+    """.split()
+)
+NATIVE = ("-march=native", "-mcpu=native", "-mtune=native")
+
+
+def in_recipe(name):
+    """Whether a variable of an ebuild's environment may change the image, whoever set it."""
+    if name in PLACES or name.startswith(("EMERGE_", "SANDBOX_", "BINPKG_", "CCACHE_", "DISTCC_")):
+        return False
+    if name.endswith("_proxy") or name.startswith("PORTAGE_") and name not in PORTAGE_IN_IMAGE:
+        return False
+    # Functions that Portage hands on are its own, and say the members of a set in any order.
+    return not name.startswith(("BASH_FUNC_", "USE_EXPAND", "PROFILE_ONLY", "IUSE"))
+
 
 def reaches(name, settings):
     """Whether a variable that the user sets is one an ebuild may see."""
-    if NEVER.search(name):
+    if NEVER.search(name) or FOREIGN and not in_recipe(name):
         return False
     if name in KNOWN or name in USER_LETS_THROUGH or name in environ_whitelist or FAMILIES.match(name):
         return True
@@ -57,6 +96,8 @@ def expanded(settings):
     return f"{settings.get('USE_EXPAND', '')} {settings.get('USE_EXPAND_UNPREFIXED', '')}".split()
 
 
+# The environment that the node gives to Portage.
+said_by_node = frozenset(os.environ)
 # What files of package.env set; Portage keeps these among what it sets itself.
 of_package_env = set()
 # In /etc/profile.env: what packages of this root say, not its user.
@@ -74,7 +115,8 @@ def keep_the_rest_out():
         of_package_env.update(name for name in container if container[name] != before.get(name))
 
     def environ_that_may_reach(self):
-        of_user = of_package_env | set(self.configdict["conf"])
+        # What the node says wins over the user's word, and the last ones Portage makes of several.
+        of_user = (of_package_env | set(self.configdict["conf"])) - said_by_node - {"USE", "FEATURES"}
         of_root.update(set(self.configdict["env.d"]) - of_user)
         return {
             name: value for name, value in environ(self).items() if name not in of_user or reaches(name, self)
@@ -83,3 +125,58 @@ def keep_the_rest_out():
     config._grab_pkg_env, config.environ = grab_and_note, environ_that_may_reach
 
 
+def compiler(settings, name, fallback):
+    """The command of CC or CXX as an ebuild finds it: set, with the CHOST in front, or plain."""
+    if settings.get(name):
+        return shlex.split(settings[name])
+    prefixed = f"{settings.get('CHOST', '')}-{fallback}"
+    found = portage.process.find_binary(prefixed)
+    return [prefixed if found else fallback]
+
+
+native_meaning = {}
+
+
+def resolved(flags, settings):
+    """The flags with each `native` as what this compiler makes of it on this processor."""
+    if "=native" not in flags:
+        return flags
+    words = []
+    for word in flags.split():
+        if word in NATIVE:
+            words += native(word, settings)
+        elif word.endswith("target-cpu=native"):
+            # rustc's: the C compiler tells processors apart as finely.
+            words.append(word.removesuffix("native") + ",".join(native("-march=native", settings)))
+        else:
+            words.append(word)
+    return " ".join(words)
+
+
+def native(word, settings):
+    command = tuple(compiler(settings, "CC", "gcc"))
+    if (command, word) not in native_meaning:
+        native_meaning[command, word] = ask_native(command, word)
+    return native_meaning[command, word]
+
+
+def ask_native(command, word):
+    """The options that the compiler proper is given for a word: gcc's `cc1`, or clang itself with `-cc1`."""
+    ended = subprocess.run(
+        [*command, word, "-E", "-v", "-x", "c", "/dev/null"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=20, check=False,
+    )
+    for line in ended.stderr.decode("utf-8", "replace").splitlines():
+        words = line.replace('"', "").split()
+        if not words or not (os.path.basename(words[0]) == "cc1" or "-cc1" in words[1:]):
+            continue
+        kept, it = [], iter(words[1:])
+        for meaning in it:
+            if meaning in ("--param", "-target-cpu", "-tune-cpu", "-target-feature"):
+                kept.append(f"{meaning}={next(it, '')}")
+            elif meaning.startswith(("-march=", "-mcpu=", "-mtune=", "-mabi=", "--param=")):
+                kept.append(meaning)
+            elif meaning.startswith("-m") and "-cc1" not in words:
+                kept.append(meaning)
+        return kept
+    raise SystemExit(f"{' '.join(command)} does not say what {word} means: give the processor by name in make.conf")
