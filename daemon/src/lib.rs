@@ -13,6 +13,7 @@ pub mod buffers;
 pub mod builds;
 pub mod config;
 pub mod config_build;
+pub mod config_offload;
 pub mod doctor;
 pub mod domain;
 pub mod fetcher;
