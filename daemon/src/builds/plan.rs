@@ -5,6 +5,7 @@
 
 use super::inside::Inside;
 use super::recipe::Recipe;
+use crate::api_builds::PlanOption;
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -175,16 +176,23 @@ pub struct Plan {
     pub begun: SystemTime,
 }
 
-/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options.
+/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options, which are `options` only.
 ///
 /// Cancel safe: yes; the resolver is killed.
 ///
 /// # Errors
 /// When Portage finds no way, cannot be run, or what it says cannot be built from.
-pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Result<Plan, PlanError> {
+pub async fn plan(
+    sandbox: &Sandbox,
+    inside: &Inside,
+    atoms: &[String],
+    options: &[PlanOption],
+) -> Result<Plan, PlanError> {
     let begun = SystemTime::now();
     let python = inside.program("python3").ok_or(PlanError::NoPython)?;
-    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into(), "--".into()];
+    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into()];
+    command.extend(options.iter().map(|option| option.flag().into()));
+    command.push("--".into());
     command.extend(atoms.iter().map(Into::into));
     let mut policy = inside.resolver();
     policy.limits.time = DEADLINE;
