@@ -12,6 +12,7 @@ use crate::flight::{End, Flight, Flights, Follower, ObtainError};
 use crate::kept::KeptPaths;
 use crate::openpgp::SigningKey;
 use crate::pins;
+use crate::questions::search::Descriptions;
 use crate::repositories::{Refreshed, Repositories};
 use crate::sources::Sources;
 use crate::stats::{Source, Stats, now_s};
@@ -63,6 +64,8 @@ pub struct Domain {
     pub binhost: Arc<Binhost>,
     /// What makes them.
     pub builds: Builds,
+    /// What packages say they are.
+    pub descriptions: Descriptions,
     /// Told when pinned files may be missing.
     pub pins_changed: Notify,
     /// The key binary packages are signed with.
@@ -179,6 +182,7 @@ impl Domain {
             announcer,
             binhost,
             builds,
+            descriptions: Descriptions::default(),
             pins_changed: Notify::new(),
             signing,
             slots,
