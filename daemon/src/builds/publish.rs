@@ -192,12 +192,12 @@ fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<B
 }
 
 /// A blob as a file that is read from any place.
-pub(super) fn seekable(blob: &Blob) -> BlobFile<'_> {
+pub(crate) fn seekable(blob: &Blob) -> BlobFile<'_> {
     BlobFile { blob, at: 0 }
 }
 
 /// See [`seekable`].
-pub(super) struct BlobFile<'a> {
+pub(crate) struct BlobFile<'a> {
     blob: &'a Blob,
     at: u64,
 }
