@@ -40,6 +40,7 @@ mod match_portage;
 mod mirror_faults;
 mod no_open_proxy;
 mod peer_faults;
+mod questions;
 mod real_ebuild;
 mod recipe;
 mod relay;
