@@ -283,6 +283,8 @@ mod tests {
             image: String::new(),
             builder: None,
             added_at: 1_000 + number,
+            usable: true,
+            rejects: Vec::new(),
         }
     }
 }
