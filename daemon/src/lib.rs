@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod domain;
 pub mod fetcher;
 pub mod flight;
+pub mod group;
 pub mod http;
 pub mod import;
 pub mod ingest;
