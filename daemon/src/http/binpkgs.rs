@@ -166,6 +166,8 @@ mod tests {
                 image: Digest::of(b""),
                 origin: Origin::Built,
                 added_at: 0,
+                guest: false,
+                demands: None,
             };
             self.domain.binhost.add(row).unwrap();
             format!("/binpkgs/node/{}", crate::binhost::path_of(&Digest::of(BLOB)))
