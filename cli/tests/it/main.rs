@@ -53,3 +53,4 @@ mod substitutes;
 mod swarm;
 mod tidy;
 mod verbs;
+mod wrapper;
