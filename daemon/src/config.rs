@@ -3,7 +3,7 @@
 //! Unknown keys are refused. Sizes are written with their unit (`"40 GiB"`).
 //! Nothing here reads the environment: the caller says what surrounds the process ([`Surroundings`]).
 
-use crate::config_build::{BuildConfig, BuildSection, BuildShare};
+use crate::config_build::{BuildConfig, BuildSection, BuildShare, OnMiss};
 use crate::config_offload::{OffloadConfig, OffloadPolicy, OffloadSection};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -331,6 +331,7 @@ fn merge_build(file: BuildSection, picker: &mut Picker) -> BuildConfig {
         processes_max: picker.pick("build.processes_max", None, file.processes_max, 4096, ToString::to_string),
         time_max_s: picker.pick("build.time_max_s", None, file.time_max_s, 12 * 3600, ToString::to_string),
         variables: picker.pick("build.variables", None, file.variables, Vec::new(), |list| show_list(list)),
+        on_miss: picker.pick("build.on_miss", None, file.on_miss, OnMiss::default(), ToString::to_string),
         share: picker.pick("build.share", None, file.share, BuildShare::Group, ToString::to_string),
     }
 }

@@ -50,12 +50,17 @@ pub(crate) async fn run(args: &BuildArgs, client: &Client, out: &Output) -> Resu
             hint: format!("leave --on out or say `--on {HERE}`"),
         });
     }
-    let (atoms, options) = (args.atoms.clone(), Vec::new());
-    let request = BuildRequest { atoms, pretend: args.pretend, rebuild: args.rebuild, options };
-    let mut heard = Heard { out, pretend: args.pretend, watch: Watch::new(out), ended: None };
+    let (pretend, rebuild) = (args.pretend, args.rebuild);
+    let request = BuildRequest { atoms: args.atoms.clone(), pretend, rebuild, ..BuildRequest::default() };
+    build_to_the_end(&request, client, out).await
+}
+
+/// Builds, telling what becomes of each package.
+pub(crate) async fn build_to_the_end(request: &BuildRequest, client: &Client, out: &Output) -> Result<Exit, Failure> {
+    let mut heard = Heard { out, pretend: request.pretend, watch: Watch::new(out), ended: None };
     tokio::select! {
         biased;
-        ended = build(&request, client, &mut heard) => ended,
+        ended = build(request, client, &mut heard) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted { kept: heard.watch.left() }),
     }
 }

@@ -24,10 +24,11 @@ pub mod substitute;
 pub mod trust;
 mod work;
 
-use crate::api_builds::{Fate, JobState, PlanOption, PlannedPackage};
+use crate::api_builds::{BuildRequest, Fate, JobState, PlanOption, PlannedPackage};
 use crate::binhost::BinpkgRow;
 use crate::blocking;
 use crate::config::Config;
+use crate::config_build::OnMiss;
 use crate::domain::Domain;
 use crate::portage;
 use crate::swarm::{Identity, PeerId};
@@ -172,12 +173,10 @@ impl Builds {
     pub async fn pretend(
         &self,
         domain: &Arc<Domain>,
-        atoms: &[String],
-        options: &[PlanOption],
-        rebuild: bool,
+        request: &BuildRequest,
     ) -> Result<Vec<PlannedPackage>, RequestError> {
-        let plan = self.plan(domain, atoms, options).await?;
-        Ok(self.foresee(domain, &plan, rebuild).await.into_iter().map(|foreseen| foreseen.package).collect())
+        let plan = self.plan(domain, &request.atoms, &request.options).await?;
+        Ok(self.foresee(domain, &plan, request.rebuild).await.into_iter().map(|foreseen| foreseen.package).collect())
     }
 
     /// What becomes of those packages of a plan that are needed, without beginning anything.
@@ -198,19 +197,16 @@ impl Builds {
     ///
     /// # Errors
     /// As [`Builds::plan`], or when a job cannot be kept.
-    pub async fn request(
-        &self,
-        domain: &Arc<Domain>,
-        atoms: &[String],
-        options: &[PlanOption],
-        rebuild: bool,
-    ) -> Result<Request, RequestError> {
-        let plan = Arc::new(self.plan(domain, atoms, options).await?);
+    pub async fn request(&self, domain: &Arc<Domain>, request: &BuildRequest) -> Result<Request, RequestError> {
+        let rebuild = request.rebuild;
+        let plan = Arc::new(self.plan(domain, &request.atoms, &request.options).await?);
         let decisions = self.decide(domain, &plan, rebuild).await;
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
+            let left = request.policy && decision.fate == Fate::Build && domain.config.build.on_miss == OnMiss::Emerge;
             let job = match decision.fate {
                 Fate::Have => None,
+                Fate::Build if left => None,
                 Fate::Substitute | Fate::Build => {
                     let rebuild = rebuild && plan.packages.get(decision.index).is_some_and(|package| package.asked);
                     work::begin(domain, &plan, decision.index, rebuild).await?

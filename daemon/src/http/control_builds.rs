@@ -63,12 +63,12 @@ async fn request_build(
     tell: &mpsc::Sender<BuildLine>,
 ) -> Result<(), mpsc::error::SendError<BuildLine>> {
     if request.pretend {
-        return match domain.builds.pretend(domain, &request.atoms, &request.options, request.rebuild).await {
+        return match domain.builds.pretend(domain, &request).await {
             Ok(packages) => tell.send(BuildLine::Planned { packages }).await,
             Err(error) => tell.send(refused(&error)).await,
         };
     }
-    let taken = match domain.builds.request(domain, &request.atoms, &request.options, request.rebuild).await {
+    let taken = match domain.builds.request(domain, &request).await {
         Ok(taken) => taken,
         Err(error) => return tell.send(refused(&error)).await,
     };
