@@ -16,6 +16,7 @@ mod foreign;
 pub mod inside;
 pub mod jobs;
 pub mod local;
+pub mod offload;
 pub mod plan;
 pub mod publish;
 pub mod recipe;
@@ -29,10 +30,11 @@ use crate::blocking;
 use crate::config::Config;
 use crate::domain::Domain;
 use crate::portage;
-use crate::swarm::Identity;
+use crate::swarm::{Identity, PeerId};
 use futures::StreamExt as _;
 use inside::Inside;
 use jobs::{Entry, JobError, Jobs};
+use offload::{Grounded, Offload, On};
 use plan::{Plan, PlanError, Planned};
 use sandbox::{MissingProgram, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +62,7 @@ pub struct Builds {
     /// Whose claims count.
     pub trust: Trust,
     caught: Caught,
+    offload: Offload,
     identity: Identity,
     path: OsString,
     sandbox: OnceLock<Sandbox>,
@@ -107,6 +110,7 @@ impl Builds {
             jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
             trust: Trust::open(store)?,
             caught: Caught::default(),
+            offload: Offload::new(config),
             identity,
             path,
             sandbox: OnceLock::new(),
@@ -127,6 +131,20 @@ impl Builds {
         let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
         let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
         Inside::new(&domain.config, &repos, own, self.path.clone())
+    }
+
+    /// What the builds of a plan see.
+    fn inside_of(&self, domain: &Domain, plan: &Plan) -> Inside {
+        match &plan.foreign {
+            Some(foreign) => Inside::of_foreign(&domain.config, foreign, self.path.clone()),
+            None => self.inside(domain),
+        }
+    }
+
+    /// Why a builder is left alone now, if it is.
+    #[must_use]
+    pub fn grounded(&self, peer: &PeerId) -> Option<Grounded> {
+        self.offload.grounded(peer)
     }
 
     /// What it takes to build these.
@@ -153,9 +171,10 @@ impl Builds {
         domain: &Arc<Domain>,
         atoms: &[String],
         rebuild: bool,
+        on: On,
     ) -> Result<Vec<PlannedPackage>, RequestError> {
         let plan = self.plan(domain, atoms).await?;
-        let decisions = self.decide(domain, &plan, rebuild).await;
+        let decisions = self.decide(domain, &plan, rebuild, on).await;
         Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
     }
 
@@ -170,16 +189,23 @@ impl Builds {
         domain: &Arc<Domain>,
         atoms: &[String],
         rebuild: bool,
+        on: On,
     ) -> Result<Request, RequestError> {
         let plan = Arc::new(self.plan(domain, atoms).await?);
-        let decisions = self.decide(domain, &plan, rebuild).await;
+        let decisions = self.decide(domain, &plan, rebuild, on).await;
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
             let job = match decision.fate {
-                Fate::Have => None,
-                Fate::Substitute | Fate::Build => {
+                Fate::Have => {
+                    if let Some(package) = plan.packages.get(decision.index) {
+                        let (adopting, fingerprint) = (Arc::clone(domain), package.recipe.fingerprint());
+                        blocking::run(move || publish::adopt(&adopting, &fingerprint)).await;
+                    }
+                    None
+                }
+                Fate::Substitute | Fate::Offload | Fate::Build => {
                     let rebuild = rebuild && plan.packages.get(decision.index).is_some_and(|package| package.asked);
-                    work::begin(domain, &plan, decision.index, rebuild).await?
+                    work::begin(domain, &plan, decision.index, rebuild, on).await?
                 }
             };
             planned.extend(planned_package(&plan, &decision, job.as_ref().map(|entry| entry.id())));
@@ -189,7 +215,7 @@ impl Builds {
     }
 
     /// Goes from what was asked to what that needs: a package that is had or substituted needs no build dependencies.
-    async fn decide(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Decision> {
+    async fn decide(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool, on: On) -> Vec<Decision> {
         let begun = Instant::now();
         let by_name: BTreeMap<String, usize> =
             plan.packages.iter().enumerate().map(|(index, package)| (package.cpv.to_string(), index)).collect();
@@ -202,13 +228,13 @@ impl Builds {
             let looking: Vec<_> = std::mem::take(&mut ahead)
                 .into_iter()
                 .filter_map(|index| Some((index, plan.packages.get(index)?)))
-                .map(|(index, package)| self.decide_one(domain, index, package, rebuild && package.asked))
+                .map(|(index, package)| self.decide_one(domain, index, package, rebuild && package.asked, on))
                 .collect();
             let answers: Vec<Decision> = futures::stream::iter(looking).buffer_unordered(LOOK_WIDTH).collect().await;
             for decision in answers {
                 if let Some(package) = plan.packages.get(decision.index) {
                     ahead.extend(package.runtime.iter().filter_map(|name| by_name.get(name)));
-                    if decision.fate == Fate::Build {
+                    if matches!(decision.fate, Fate::Offload | Fate::Build) {
                         ahead.extend(package.layer.iter().filter_map(|digest| by_fingerprint.get(digest)));
                     }
                 }
@@ -220,13 +246,20 @@ impl Builds {
         decided.into_values().collect()
     }
 
-    async fn decide_one(&self, domain: &Arc<Domain>, index: usize, package: &Planned, rebuild: bool) -> Decision {
+    async fn decide_one(
+        &self,
+        domain: &Arc<Domain>,
+        index: usize,
+        package: &Planned,
+        rebuild: bool,
+        on: On,
+    ) -> Decision {
         let fingerprint = package.recipe.fingerprint();
-        if rebuild {
+        if rebuild && matches!(on, On::Policy | On::Local) {
             let reason = "asked to build it again".to_owned();
             return Decision { index, fate: Fate::Build, size: sources_size(package), reason };
         }
-        if let Some(held) = held(domain, &fingerprint).await {
+        if !rebuild && let Some(held) = held(domain, &fingerprint).await {
             let reason = "this recipe was built to it".to_owned();
             return Decision {
                 index,
@@ -235,10 +268,13 @@ impl Builds {
                 reason: held.map_or(reason, |peer| format!("built by {peer}")),
             };
         }
-        let claims = self.counting_claims(domain, package).await;
+        let claims = if rebuild { Vec::new() } else { self.counting_claims(domain, package).await };
         if let Some(best) = claims.first() {
             let reason = format!("{} built it", best.builder);
             return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason };
+        }
+        if let Some(reason) = self.offload_reason(domain, package, on) {
+            return Decision { index, fate: Fate::Offload, size: 0, reason };
         }
         let reason = if self.trust.builders(&package.cpv, &package.slot).is_empty() {
             "no peer is trusted to build it"
@@ -246,6 +282,21 @@ impl Builds {
             "no trusted peer that can be reached has built this recipe"
         };
         Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned() }
+    }
+
+    /// Who would be asked to build it first, when it is to be built elsewhere.
+    fn offload_reason(&self, domain: &Domain, package: &Planned, on: On) -> Option<String> {
+        if !on.asks_others(&domain.config) {
+            return None;
+        }
+        match on {
+            On::Peer(peer) => Some(format!("to be built on {}", domain.groups.name(&peer))),
+            _ if !package.private.is_empty() => None,
+            _ => {
+                let first = offload::builders(domain, &package.cpv, &package.slot).into_iter().next()?;
+                Some(format!("nobody has it; {} may build it", domain.groups.name(&first)))
+            }
+        }
     }
 
     /// Claims for a package that count here, the best first; nobody is asked when nobody is trusted for it.
@@ -269,6 +320,15 @@ impl Builds {
         Some(open)
     }
 
+    /// Hears other machines that give builds, from now on.
+    pub fn hear(domain: &Arc<Domain>) {
+        let weak = Arc::downgrade(domain);
+        domain.announcer.shared().hear_dialogues(Box::new(move |peer, dialogue| match weak.upgrade() {
+            Some(domain) => Box::pin(offload::builder::serve(domain, peer, dialogue)),
+            None => Box::pin(std::future::ready(())),
+        }));
+    }
+
     /// Begins again what was not ended when the daemon stopped, and lets go of what it left lying.
     pub async fn resume(domain: Arc<Domain>) {
         let cleaning = Arc::clone(&domain);
@@ -285,6 +345,10 @@ impl Builds {
                     });
                 })
             };
+            if job.client.is_some() {
+                give_up("the daemon was stopped; whom it is for asks again".to_owned()).await;
+                continue;
+            }
             if job.attempt >= ATTEMPTS_MAX {
                 give_up(format!("the daemon stopped {} times while it was made", job.attempt)).await;
                 continue;
