@@ -42,7 +42,7 @@ struct Heard<'a> {
 
 pub(crate) async fn run(args: &BuildArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
     let BuildArgs { atoms, pretend, rebuild, on } = args.clone();
-    let request = BuildRequest { atoms, pretend, rebuild, on };
+    let request = BuildRequest { atoms, pretend, rebuild, on, options: Vec::new() };
     let mut heard = Heard { out, pretend: args.pretend, watch: Watch::new(out), ended: None };
     tokio::select! {
         biased;

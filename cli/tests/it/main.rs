@@ -39,6 +39,7 @@ mod layouts;
 mod mirror_faults;
 mod no_open_proxy;
 mod peer_faults;
+mod questions;
 mod real_ebuild;
 mod recipe;
 mod relay;

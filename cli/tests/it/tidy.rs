@@ -81,7 +81,7 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// What any crate's tests may use besides.
-const FOR_TESTS: &[&str] = &["insta", "proptest", "tempfile", "futures", "tokio"];
+const FOR_TESTS: &[&str] = &["insta", "proptest", "tempfile", "futures", "tar", "tokio"];
 
 /// The files where a call is lawful that `clippy.toml` forbids elsewhere.
 const LAWFUL_SITES: &[&str] = &[

@@ -25,7 +25,8 @@ pub mod substitute;
 pub mod trust;
 mod work;
 
-use crate::api_builds::{Fate, JobState, PlannedPackage};
+use crate::api_builds::{Fate, JobState, PlanOption, PlannedPackage};
+use crate::binhost::BinpkgRow;
 use crate::blocking;
 use crate::config::Config;
 use crate::domain::Domain;
@@ -98,6 +99,18 @@ struct Decision {
     fate: Fate,
     size: u64,
     reason: String,
+    from: Option<PeerId>,
+}
+
+/// What will become of one package of a plan.
+#[derive(Clone, Debug)]
+pub struct Foreseen {
+    /// Its place in the plan.
+    pub index: usize,
+    /// In words.
+    pub package: PlannedPackage,
+    /// Who built it, if another node did.
+    pub from: Option<PeerId>,
 }
 
 impl Builds {
@@ -153,9 +166,9 @@ impl Builds {
     ///
     /// # Errors
     /// When there can be no sandbox, or Portage finds no way.
-    pub async fn plan(&self, domain: &Domain, atoms: &[String]) -> Result<Plan, RequestError> {
+    pub async fn plan(&self, domain: &Domain, atoms: &[String], options: &[PlanOption]) -> Result<Plan, RequestError> {
         let begun = Instant::now();
-        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms).await?;
+        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms, options).await?;
         tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
         Ok(plan)
     }
@@ -170,12 +183,26 @@ impl Builds {
         &self,
         domain: &Arc<Domain>,
         atoms: &[String],
+        options: &[PlanOption],
         rebuild: bool,
         on: On,
     ) -> Result<Vec<PlannedPackage>, RequestError> {
-        let plan = self.plan(domain, atoms).await?;
+        let plan = self.plan(domain, atoms, options).await?;
         let decisions = self.decide(domain, &plan, rebuild, on).await;
         Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
+    }
+
+    /// What becomes of those packages of a plan that are needed, without beginning anything and with the builders that the
+    /// configuration allows.
+    ///
+    /// Cancel safe: yes.
+    pub async fn foresee(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Foreseen> {
+        let decisions = self.decide(domain, plan, rebuild, On::Policy).await;
+        let foreseen = |decision: &Decision| {
+            let package = planned_package(plan, decision, None)?;
+            Some(Foreseen { index: decision.index, package, from: decision.from })
+        };
+        decisions.iter().filter_map(foreseen).collect()
     }
 
     /// Begins (or joins) a job for each package that is not here. The jobs go on without the caller.
@@ -188,10 +215,11 @@ impl Builds {
         &self,
         domain: &Arc<Domain>,
         atoms: &[String],
+        options: &[PlanOption],
         rebuild: bool,
         on: On,
     ) -> Result<Request, RequestError> {
-        let plan = Arc::new(self.plan(domain, atoms).await?);
+        let plan = Arc::new(self.plan(domain, atoms, options).await?);
         let decisions = self.decide(domain, &plan, rebuild, on).await;
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
@@ -257,44 +285,39 @@ impl Builds {
         let fingerprint = package.recipe.fingerprint();
         if rebuild && matches!(on, On::Policy | On::Local) {
             let reason = "asked to build it again".to_owned();
-            return Decision { index, fate: Fate::Build, size: sources_size(package), reason };
+            return Decision { index, fate: Fate::Build, size: sources_size(package), reason, from: None };
         }
         if !rebuild && let Some(held) = held(domain, &fingerprint).await {
-            let reason = "this recipe was built to it".to_owned();
-            return Decision {
-                index,
-                fate: Fate::Have,
-                size: 0,
-                reason: held.map_or(reason, |peer| format!("built by {peer}")),
-            };
+            let reason = held.map_or("this recipe was built to it".to_owned(), |peer| format!("built by {peer}"));
+            return Decision { index, fate: Fate::Have, size: 0, reason, from: held };
         }
         let claims = if rebuild { Vec::new() } else { self.counting_claims(domain, package).await };
         if let Some(best) = claims.first() {
             let reason = format!("{} built it", best.builder);
-            return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason };
+            return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason, from: Some(best.builder) };
         }
-        if let Some(reason) = self.offload_reason(domain, package, on) {
-            return Decision { index, fate: Fate::Offload, size: 0, reason };
+        if let Some((peer, reason)) = self.offload_reason(domain, package, on) {
+            return Decision { index, fate: Fate::Offload, size: 0, reason, from: Some(peer) };
         }
         let reason = if self.trust.builders(&package.cpv, &package.slot).is_empty() {
             "no peer is trusted to build it"
         } else {
             "no trusted peer that can be reached has built this recipe"
         };
-        Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned() }
+        Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned(), from: None }
     }
 
     /// Who would be asked to build it first, when it is to be built elsewhere.
-    fn offload_reason(&self, domain: &Domain, package: &Planned, on: On) -> Option<String> {
+    fn offload_reason(&self, domain: &Domain, package: &Planned, on: On) -> Option<(PeerId, String)> {
         if !on.asks_others(&domain.config) {
             return None;
         }
         match on {
-            On::Peer(peer) => Some(format!("to be built on {}", domain.groups.name(&peer))),
+            On::Peer(peer) => Some((peer, format!("to be built on {}", domain.groups.name(&peer)))),
             _ if !package.private.is_empty() => None,
             _ => {
                 let first = offload::builders(domain, &package.cpv, &package.slot).into_iter().next()?;
-                Some(format!("nobody has it; {} may build it", domain.groups.name(&first)))
+                Some((first, format!("nobody has it; {} may build it", domain.groups.name(&first))))
             }
         }
     }
@@ -307,6 +330,12 @@ impl Builds {
         }
         let all = substitute::claims(domain, &trusted, &package.recipe.fingerprint()).await;
         substitute::counting(&all, package, &self.trust, &self.caught)
+    }
+
+    /// Whether a builder was caught telling something else than it gave; it is believed no more until the next start.
+    #[must_use]
+    pub fn is_caught(&self, peer: &PeerId) -> bool {
+        self.caught.has(peer)
     }
 
     /// Stops a job; None when there is no such job, false when it had ended.
@@ -354,7 +383,7 @@ impl Builds {
                 continue;
             }
             let atom = format!("={}::{}", job.cpv, job.repo);
-            match domain.builds.plan(&domain, std::slice::from_ref(&atom)).await {
+            match domain.builds.plan(&domain, std::slice::from_ref(&atom), &[]).await {
                 Ok(plan) => {
                     let same = |package: &Planned| package.recipe.fingerprint().to_string() == job.fingerprint;
                     match plan.packages.iter().position(same) {
@@ -371,10 +400,10 @@ impl Builds {
 }
 
 /// Whether a package of the recipe is here, and who built it if another node did.
-async fn held(domain: &Arc<Domain>, fingerprint: &Digest) -> Option<Option<String>> {
+async fn held(domain: &Arc<Domain>, fingerprint: &Digest) -> Option<Option<PeerId>> {
     let (looking, fingerprint) = (Arc::clone(domain), *fingerprint);
     let rows = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await;
-    rows.first().map(|row| row.builder().map(|peer| peer.to_string()))
+    rows.first().map(BinpkgRow::builder)
 }
 
 fn sources_size(package: &Planned) -> u64 {

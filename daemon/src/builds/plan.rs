@@ -7,6 +7,7 @@ use super::capture::Captured;
 use super::foreign::Foreign;
 use super::inside::Inside;
 use super::recipe::Recipe;
+use crate::api_builds::PlanOption;
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -183,34 +184,22 @@ pub struct Plan {
     pub(super) captured: OnceCell<Arc<Captured>>,
 }
 
-/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options.
+/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options, which are `options` only.
 ///
 /// Cancel safe: yes; the resolver is killed.
 ///
 /// # Errors
 /// When Portage finds no way, cannot be run, or what it says cannot be built from.
-pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Result<Plan, PlanError> {
-    resolve(sandbox, inside, &[], atoms).await
-}
-
-/// The plan of another machine's domain, in which packages of this machine's root with other USE flags are made anew.
-///
-/// Cancel safe: yes; the resolver is killed.
-pub(super) async fn plan_foreign(
+pub async fn plan(
     sandbox: &Sandbox,
     inside: &Inside,
-    foreign: Arc<Foreign>,
     atoms: &[String],
+    options: &[PlanOption],
 ) -> Result<Plan, PlanError> {
-    let plan = resolve(sandbox, inside, &["--newuse"], atoms).await?;
-    Ok(Plan { foreign: Some(foreign), ..plan })
-}
-
-async fn resolve(sandbox: &Sandbox, inside: &Inside, options: &[&str], atoms: &[String]) -> Result<Plan, PlanError> {
     let begun = SystemTime::now();
     let python = inside.program("python3").ok_or(PlanError::NoPython)?;
     let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into()];
-    command.extend(options.iter().map(Into::into));
+    command.extend(options.iter().map(|option| option.flag().into()));
     command.push("--".into());
     command.extend(atoms.iter().map(Into::into));
     let mut policy = inside.resolver();
@@ -226,6 +215,19 @@ async fn resolve(sandbox: &Sandbox, inside: &Inside, options: &[&str], atoms: &[
         Answer::Error { error } => Err(PlanError::Refused { why: error, said }),
         Answer::Plan(resolved) => read(resolved, begun),
     }
+}
+
+/// The plan of another machine's domain, in which packages of this machine's root with other USE flags are made anew.
+///
+/// Cancel safe: yes; the resolver is killed.
+pub(super) async fn plan_foreign(
+    sandbox: &Sandbox,
+    inside: &Inside,
+    foreign: Arc<Foreign>,
+    atoms: &[String],
+) -> Result<Plan, PlanError> {
+    let plan = plan(sandbox, inside, atoms, &[PlanOption::Newuse]).await?;
+    Ok(Plan { foreign: Some(foreign), ..plan })
 }
 
 /// The end of a text, where the reason is.
