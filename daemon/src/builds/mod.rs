@@ -61,7 +61,7 @@ pub struct Builds {
     /// What is to be made.
     pub jobs: Jobs,
     /// Whose claims count.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
     caught: Caught,
     offload: Offload,
     identity: Identity,
@@ -114,14 +114,20 @@ pub struct Foreseen {
 }
 
 impl Builds {
-    /// Reads jobs and trust; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
+    /// Reads the jobs; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(config: &Config, store: &Store, identity: Identity, path: OsString) -> Result<Self, IndexError> {
+    pub fn open(
+        config: &Config,
+        store: &Store,
+        identity: Identity,
+        trust: Arc<Trust>,
+        path: OsString,
+    ) -> Result<Self, IndexError> {
         Ok(Self {
             jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
-            trust: Trust::open(store)?,
+            trust,
             caught: Caught::default(),
             offload: Offload::new(config),
             identity,

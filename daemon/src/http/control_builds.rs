@@ -1,22 +1,19 @@
-//! The verbs of builds on the control socket: build, jobs, cancel, trust, challenge, show.
+//! The verbs of builds on the control socket: build, jobs, cancel, challenge, show.
 
 use super::control::{TARGETS_MAX, lines, refusal};
 use super::jobs;
-use crate::api_builds::{
-    BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile, TrustedKey,
-};
+use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile};
 use crate::blocking;
 use crate::builds::jobs::Entry;
 use crate::builds::offload::On;
 use crate::builds::plan::PlanError;
-use crate::builds::trust::TrustError;
 use crate::builds::{RequestError, challenge};
 use crate::domain::Domain;
 use crate::targets;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -36,8 +33,6 @@ pub(super) fn router() -> Router<Arc<Domain>> {
         .route("/v1/jobs/{id}", get(jobs::one))
         .route("/v1/jobs/{id}/log", get(jobs::log))
         .route("/v1/jobs/{id}/cancel", post(cancel))
-        .route("/v1/trust", get(trusted).post(trust))
-        .route("/v1/trust/{key}", delete(distrust))
         .route("/v1/challenge", post(challenge_one))
         .route("/v1/show", get(show))
 }
@@ -155,37 +150,6 @@ async fn cancel(State(domain): State<Arc<Domain>>, Path(id): Path<u64>) -> Respo
             None => refusal(StatusCode::NOT_FOUND, format!("there is no job {id}"), None),
         },
     }
-}
-
-async fn trusted(State(domain): State<Arc<Domain>>) -> Response {
-    Json(domain.builds.trust.list()).into_response()
-}
-
-async fn trust(State(domain): State<Arc<Domain>>, Json(key): Json<TrustedKey>) -> Response {
-    let keeping = Arc::clone(&domain);
-    match blocking::run(move || keeping.builds.trust.set(&key.key, &key.packages)).await {
-        Ok(()) => Json(domain.builds.trust.list()).into_response(),
-        Err(error) => untrusted(&error),
-    }
-}
-
-async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) -> Response {
-    let (keeping, named) = (Arc::clone(&domain), key.clone());
-    match blocking::run(move || keeping.builds.trust.remove(&named)).await {
-        Ok(true) => Json(domain.builds.trust.list()).into_response(),
-        Ok(false) => refusal(StatusCode::NOT_FOUND, format!("{key} is not trusted"), Some("peer trust list")),
-        Err(error) => untrusted(&error),
-    }
-}
-
-fn untrusted(error: &TrustError) -> Response {
-    let status = match error {
-        TrustError::Key { .. } | TrustError::Packages { .. } | TrustError::Nothing | TrustError::TooMany { .. } => {
-            StatusCode::BAD_REQUEST
-        }
-        TrustError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    refusal(status, crate::builds::with_causes(error), None)
 }
 
 async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<ChallengeRequest>) -> Response {
