@@ -326,7 +326,7 @@ pub struct ShowAnswer {
 }
 
 /// A binary package in the binhost.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Binpkg {
     /// `category/name-version`.
     pub cpv: String,
@@ -350,6 +350,20 @@ pub struct Binpkg {
     pub builder: Option<String>,
     /// When it came into the binhost.
     pub added_at: u64,
+    /// Whether this machine can use it: what it cannot use is not in the index.
+    pub usable: bool,
+    /// Why not.
+    pub rejects: Vec<BinpkgReject>,
+}
+
+/// Why a machine cannot use a binary package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BinpkgReject {
+    /// `guest` (built for another machine), `chost`, `use`, `cpu`, `soname` (a library is missing) or `symbol` (a library
+    /// is too old).
+    pub kind: String,
+    /// In words.
+    pub text: String,
 }
 
 /// A distfile of a package.

@@ -138,7 +138,7 @@ impl Builds {
     }
 
     /// Opened at the first build and kept: a program that is missing may be installed while the daemon runs.
-    fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
+    pub(crate) fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox.clone());
         }
@@ -146,7 +146,7 @@ impl Builds {
         Ok(self.sandbox.get_or_init(|| opened).clone())
     }
 
-    fn inside(&self, domain: &Domain) -> Inside {
+    pub(crate) fn inside(&self, domain: &Domain) -> Inside {
         let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
         let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
         Inside::new(&domain.config, &repos, own, self.path.clone())
@@ -176,6 +176,8 @@ impl Builds {
         let begun = Instant::now();
         let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms, options).await?;
         tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
+        // Who asks for a plan may have changed the configuration before.
+        domain.binhost.look_again();
         Ok(plan)
     }
 

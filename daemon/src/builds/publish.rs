@@ -73,10 +73,10 @@ pub(super) fn built(
     let gpkg = Gpkg::read(&mut file)?;
     fits(&gpkg, planned).map_err(PublishError::Other)?;
     let fingerprint = planned.recipe.fingerprint();
-    let image = Image::read(&mut file, &gpkg)?.digest();
+    let (image, links) = Image::read_with_links(&mut file, &gpkg)?;
     let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
-    let demands = demands(planned, Links::default());
-    let row = BinpkgRow::describe(signed, &gpkg, image, fingerprint, Origin::Built, demands)?;
+    let demands = demands(planned, links);
+    let row = BinpkgRow::describe(signed, &gpkg, image.digest(), fingerprint, Origin::Built, demands)?;
     let row = BinpkgRow { guest, ..row };
     let claim = planned.may_share.then(|| claim(identity, planned, &row));
     list(domain, row, claim)
@@ -101,7 +101,7 @@ pub(super) fn substituted(
     let signed = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint)?;
     let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
     // What it installs was compared with the claim when it came.
-    let demands = demands(planned, Links::default());
+    let demands = demands(planned, found.links.clone());
     let row = BinpkgRow::describe(signed, &found.gpkg, found.claim.claim.image, fingerprint, origin, demands)?;
     let row = BinpkgRow { guest, ..row };
     list(domain, row, planned.may_share.then(|| found.claim.clone()))
@@ -225,12 +225,12 @@ fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<B
 }
 
 /// A blob as a file that is read from any place.
-pub(super) fn seekable(blob: &Blob) -> BlobFile<'_> {
+pub(crate) fn seekable(blob: &Blob) -> BlobFile<'_> {
     BlobFile { blob, at: 0 }
 }
 
 /// See [`seekable`].
-pub(super) struct BlobFile<'a> {
+pub(crate) struct BlobFile<'a> {
     blob: &'a Blob,
     at: u64,
 }

@@ -174,11 +174,7 @@ async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>)
         Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom: {error}", query.atom), None),
     };
     let answer = blocking::run(move || {
-        let mut binpkgs = jobs::binpkgs(&domain);
-        binpkgs.retain(|shown| {
-            shown.cpv.parse().is_ok_and(|cpv| atom.matches(&cpv, Some(&shown.slot)))
-                && atom.repo.as_ref().is_none_or(|repo| repo.as_str() == shown.repo)
-        });
+        let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();
         let named = targets::resolve(&domain, &query.atom).unwrap_or_default();
         let distfiles = named.into_iter().map(|target| ShownDistfile {
             held: domain.store.contains(&target.wanted.digest),
