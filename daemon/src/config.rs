@@ -438,11 +438,11 @@ impl Config {
                 16,
                 ToString::to_string,
             ),
-            offload: merge_offload(&file.offload, &build, picker),
-            build,
             node_name: picker.pick("node.name", None, file.node.name.map(Some), None, |name| {
                 name.clone().unwrap_or_else(|| "the host name".to_owned())
             }),
+            offload: merge_offload(&file.offload, &build, picker),
+            build,
         }
     }
 

@@ -152,6 +152,7 @@ pub async fn run(
         }
         _read = domain.refresh() => {}
     }
+    Builds::hear(&domain);
     start_tasks(&domain, announcer, listeners, control);
     on_ready(&ready(&domain));
     notify(&[sd_notify::NotifyState::Ready]);

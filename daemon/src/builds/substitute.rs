@@ -43,7 +43,7 @@ pub(super) struct Substitute {
 pub struct Caught(Mutex<BTreeSet<PeerId>>);
 
 impl Caught {
-    fn add(&self, peer: PeerId) {
+    pub(super) fn add(&self, peer: PeerId) {
         let mut caught = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if caught.len() < CAUGHT_MAX {
             caught.insert(peer);
@@ -205,6 +205,6 @@ pub(super) fn fits(gpkg: &Gpkg, planned: &Planned) -> Result<(), String> {
 }
 
 /// `0` is `0/0` (PMS 7.2).
-fn full_slot(slot: &str) -> String {
+pub(super) fn full_slot(slot: &str) -> String {
     if slot.contains('/') { slot.to_owned() } else { format!("{slot}/{slot}") }
 }

@@ -95,6 +95,7 @@ pub(super) async fn of_one(
         Fate::Have => Outlook::Have,
         Fate::Substitute => Outlook::Substitute,
         Fate::Build if planned.hopeless.is_some() => Outlook::Impossible,
+        Fate::Offload => Outlook::Offload,
         Fate::Build => Outlook::Build,
     };
     let missed = matches!(state, Outlook::Build | Outlook::Offload);
