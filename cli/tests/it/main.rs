@@ -54,3 +54,4 @@ mod substitutes;
 mod swarm;
 mod tidy;
 mod verbs;
+mod wrapper;

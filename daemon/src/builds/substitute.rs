@@ -43,7 +43,7 @@ pub(super) struct Substitute {
 pub struct Caught(Mutex<BTreeSet<PeerId>>);
 
 impl Caught {
-    fn add(&self, peer: PeerId) {
+    pub(super) fn add(&self, peer: PeerId) {
         let mut caught = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if caught.len() < CAUGHT_MAX {
             caught.insert(peer);
@@ -90,6 +90,7 @@ pub async fn claims(domain: &Arc<Domain>, trusted: &[PeerId], fingerprint: &Dige
     let mut all = blocking::run(move || kept_claims(&store, &digest)).await;
     let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
     let mut asked: Vec<PeerId> = trusted.iter().filter(|peer| connected.contains(peer)).copied().collect();
+    asked.extend(domain.groups.members().iter().map(|member| member.peer).filter(|peer| connected.contains(peer)));
     asked.extend(domain.swarm.holders(fingerprint));
     if asked.is_empty() && !trusted.is_empty() {
         asked.extend(domain.swarm.find(fingerprint, PATIENCE).await);
@@ -146,7 +147,7 @@ pub(super) async fn obtain(
         let said = &claim.claim;
         let wanted = Wanted { digest: said.digest, size: Some(said.size), sha512: None };
         let target = Target { name: format!("{}.gpkg.tar", said.cpv.pf()), wanted, over_http: None };
-        let blob = match domain.obtain(&target).await {
+        let blob = match domain.obtain_from(&target, &likely(domain, &claim.builder)).await {
             Ok((blob, _source)) => blob,
             Err(error) => {
                 tracing::info!(cpv = %said.cpv, builder = %claim.builder, %error, "a claimed package is not to be had");
@@ -163,6 +164,14 @@ pub(super) async fn obtain(
         }
     }
     None
+}
+
+/// Who may have a package without announcing it: who built it, then the members, any of which may have given the claim.
+fn likely(domain: &Domain, builder: &PeerId) -> Vec<PeerId> {
+    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+    let members = domain.groups.members().into_iter().map(|member| member.peer).filter(|peer| peer != builder);
+    let all = std::iter::once(*builder).chain(members).filter(|peer| connected.contains(peer));
+    all.take(ASKED_MAX).collect()
 }
 
 /// Whether a package is what was asked for and claimed. Blocking.
@@ -196,6 +205,6 @@ pub(super) fn fits(gpkg: &Gpkg, planned: &Planned) -> Result<(), String> {
 }
 
 /// `0` is `0/0` (PMS 7.2).
-fn full_slot(slot: &str) -> String {
+pub(super) fn full_slot(slot: &str) -> String {
     if slot.contains('/') { slot.to_owned() } else { format!("{slot}/{slot}") }
 }
