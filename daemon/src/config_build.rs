@@ -6,6 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// Names in `build.variables`; a user writes them by hand.
+const VARIABLES_MAX: usize = 200;
+
 /// How packages are built on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildConfig {
@@ -23,6 +26,10 @@ pub struct BuildConfig {
     pub processes_max: u32,
     /// Seconds one build may take.
     pub time_max_s: u64,
+    /// Names of variables of make.conf and package.env that ebuilds see, besides those that Portage and profiles know.
+    pub variables: Vec<String>,
+    /// What `peer emerge` does with packages that nobody has.
+    pub on_miss: OnMiss,
     /// Whom binary packages, and claims for them, are given to.
     pub share: BuildShare,
 }
@@ -81,6 +88,26 @@ impl<'de> Deserialize<'de> for BuildShare {
     }
 }
 
+/// What `peer emerge` does with packages that nobody has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMiss {
+    /// Leave them to emerge, which builds them where it installs them.
+    #[default]
+    Emerge,
+    /// Build them first, in the sandbox.
+    Sandbox,
+}
+
+impl fmt::Display for OnMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Emerge => "emerge",
+            Self::Sandbox => "sandbox",
+        })
+    }
+}
+
 /// The section as the file spells it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -92,6 +119,8 @@ pub(super) struct BuildSection {
     pub(super) disk_max: Option<Size>,
     pub(super) processes_max: Option<u32>,
     pub(super) time_max_s: Option<u64>,
+    pub(super) variables: Option<Vec<String>>,
+    pub(super) on_miss: Option<OnMiss>,
     pub(super) share: Option<BuildShare>,
 }
 
@@ -116,8 +145,19 @@ impl BuildConfig {
         if !(10..=7 * 86_400).contains(&self.time_max_s) {
             return Err(("build.time_max_s", "must be from 10 seconds to a week"));
         }
+        if self.variables.len() > VARIABLES_MAX || !self.variables.iter().all(|name| is_variable(name)) {
+            return Err(("build.variables", "must be at most 200 names of shell variables"));
+        }
         Ok(())
     }
+}
+
+/// Whether a shell can have a variable of this name.
+pub(crate) fn is_variable(name: &str) -> bool {
+    let mut letters = name.chars();
+    letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && name.len() <= 100
 }
 
 /// A directory or file of this machine that builds see: `/opt/tool`, or `/opt/tool:/usr/lib/tool` to see it elsewhere.

@@ -9,7 +9,7 @@ use crate::gentoo::checkout;
 
 /// Each crate, the crates of this workspace below it, and the foreign ones it may hold.
 const CRATES: &[(&str, &[&str], &[&str])] = &[
-    ("tree", &[], &["blake2b_simd", "cid", "multihash", "ruzstd", "sha2", "tar", "thiserror"]),
+    ("tree", &[], &["blake2b_simd", "cid", "multihash", "object", "ruzstd", "sha2", "tar", "thiserror"]),
     ("store", &["tree"], &["rocksdb", "rustix", "thiserror", "tracing"]),
     (
         "mirrors",
@@ -82,7 +82,7 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// What any crate's tests may use besides.
-const FOR_TESTS: &[&str] = &["insta", "proptest", "tempfile", "futures", "tokio"];
+const FOR_TESTS: &[&str] = &["insta", "proptest", "tempfile", "futures", "tar", "tokio"];
 
 /// The files where a call is lawful that `clippy.toml` forbids elsewhere.
 const LAWFUL_SITES: &[&str] = &[

@@ -142,7 +142,7 @@ mod tests {
                 swarm,
                 repositories: Repositories::new(config.clone(), None, tasks.stopping().clone()),
                 announcer: Arc::new(Announcer::new(shared, Vec::new())),
-                binhost: Arc::new(Binhost::open(&store).unwrap()),
+                binhost: Arc::new(Binhost::open(&store, Arc::new(crate::machine::Machine::here())).unwrap()),
                 builds: Builds::open(&config, &store, identity, trust, "/usr/bin".into()).unwrap(),
                 groups,
                 addresses: Addresses { binhost: "http://127.0.0.1:1/binpkgs/node".to_owned(), ..Addresses::default() },
@@ -170,6 +170,8 @@ mod tests {
                 image: Digest::of(b""),
                 origin: Origin::Built,
                 added_at: 0,
+                guest: false,
+                demands: None,
             };
             self.domain.binhost.add(row).unwrap();
             format!("/binpkgs/node/{}", crate::binhost::path_of(&Digest::of(BLOB)))

@@ -10,6 +10,7 @@ pub mod control;
 mod control_builds;
 mod control_group;
 mod control_key;
+mod control_questions;
 mod distfiles;
 mod events;
 pub(crate) mod jobs;
