@@ -68,6 +68,7 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
             "hyper",
             "hyper-util",
             "indicatif",
+            "qrcodegen",
             "rustix",
             "serde",
             "serde_json",

@@ -60,7 +60,7 @@ pub struct Builds {
     /// What is to be made.
     pub jobs: Jobs,
     /// Whose claims count.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
     caught: Caught,
     identity: Identity,
     path: OsString,
@@ -112,14 +112,20 @@ pub struct Foreseen {
 }
 
 impl Builds {
-    /// Reads jobs and trust; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
+    /// Reads the jobs; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(config: &Config, store: &Store, identity: Identity, path: OsString) -> Result<Self, IndexError> {
+    pub fn open(
+        config: &Config,
+        store: &Store,
+        identity: Identity,
+        trust: Arc<Trust>,
+        path: OsString,
+    ) -> Result<Self, IndexError> {
         Ok(Self {
             jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
-            trust: Trust::open(store)?,
+            trust,
             caught: Caught::default(),
             identity,
             path,
@@ -141,6 +147,12 @@ impl Builds {
         let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
         let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
         Inside::new(&domain.config, &repos, own, self.path.clone())
+    }
+
+    /// Whether a builder was caught giving another package than it claimed.
+    #[must_use]
+    pub fn is_caught(&self, peer: &PeerId) -> bool {
+        self.caught.has(peer)
     }
 
     /// What it takes to build these.
@@ -273,12 +285,6 @@ impl Builds {
         }
         let all = substitute::claims(domain, &trusted, &package.recipe.fingerprint()).await;
         substitute::counting(&all, package, &self.trust, &self.caught)
-    }
-
-    /// Whether a builder was caught telling something else than it gave; it is believed no more until the next start.
-    #[must_use]
-    pub fn is_caught(&self, peer: &PeerId) -> bool {
-        self.caught.has(peer)
     }
 
     /// Stops a job; None when there is no such job, false when it had ended.

@@ -88,6 +88,7 @@ pub async fn claims(domain: &Arc<Domain>, trusted: &[PeerId], fingerprint: &Dige
     let mut all = blocking::run(move || kept_claims(&store, &digest)).await;
     let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
     let mut asked: Vec<PeerId> = trusted.iter().filter(|peer| connected.contains(peer)).copied().collect();
+    asked.extend(domain.groups.members().iter().map(|member| member.peer).filter(|peer| connected.contains(peer)));
     asked.extend(domain.swarm.holders(fingerprint));
     if asked.is_empty() && !trusted.is_empty() {
         asked.extend(domain.swarm.find(fingerprint, PATIENCE).await);
@@ -144,7 +145,7 @@ pub(super) async fn obtain(
         let said = &claim.claim;
         let wanted = Wanted { digest: said.digest, size: Some(said.size), sha512: None };
         let target = Target { name: format!("{}.gpkg.tar", said.cpv.pf()), wanted, over_http: None };
-        let blob = match domain.obtain(&target).await {
+        let blob = match domain.obtain_from(&target, &likely(domain, &claim.builder)).await {
             Ok((blob, _source)) => blob,
             Err(error) => {
                 tracing::info!(cpv = %said.cpv, builder = %claim.builder, %error, "a claimed package is not to be had");
@@ -161,6 +162,14 @@ pub(super) async fn obtain(
         }
     }
     None
+}
+
+/// Who may have a package without announcing it: who built it, then the members, any of which may have given the claim.
+fn likely(domain: &Domain, builder: &PeerId) -> Vec<PeerId> {
+    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+    let members = domain.groups.members().into_iter().map(|member| member.peer).filter(|peer| peer != builder);
+    let all = std::iter::once(*builder).chain(members).filter(|peer| connected.contains(peer));
+    all.take(ASKED_MAX).collect()
 }
 
 /// Whether a package is what was asked for and claimed. Blocking.

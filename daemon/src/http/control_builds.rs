@@ -1,21 +1,17 @@
-//! The verbs of builds on the control socket: build, jobs, cancel, trust, challenge, show.
+//! The verbs of builds on the control socket: build, jobs, cancel, challenge, show.
 
 use super::control::{TARGETS_MAX, lines, refusal};
 use super::jobs;
-use crate::api_builds::{
-    BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile, TrustedKey,
-};
-use crate::blocking;
+use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState};
 use crate::builds::jobs::Entry;
-use crate::builds::plan::PlanError;
-use crate::builds::trust::TrustError;
+use crate::builds::plan::{PlanError, is_word};
 use crate::builds::{RequestError, challenge};
 use crate::domain::Domain;
-use crate::targets;
+use crate::questions::{members, show as showing};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -24,8 +20,6 @@ use tokio::sync::mpsc;
 
 /// Lines waiting for a client that reads slowly.
 const LINES_MAX: usize = 64;
-/// Longest atom or set name.
-const ATOM_BYTES_MAX: usize = 1024;
 
 /// The routes.
 pub(super) fn router() -> Router<Arc<Domain>> {
@@ -35,15 +29,8 @@ pub(super) fn router() -> Router<Arc<Domain>> {
         .route("/v1/jobs/{id}", get(jobs::one))
         .route("/v1/jobs/{id}/log", get(jobs::log))
         .route("/v1/jobs/{id}/cancel", post(cancel))
-        .route("/v1/trust", get(trusted).post(trust))
-        .route("/v1/trust/{key}", delete(distrust))
         .route("/v1/challenge", post(challenge_one))
         .route("/v1/show", get(show))
-}
-
-/// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused here already.
-pub(super) fn is_word(atom: &str) -> bool {
-    !atom.is_empty() && atom.len() <= ATOM_BYTES_MAX && !atom.starts_with('-') && !atom.contains(['\0', '\n'])
 }
 
 async fn build(State(domain): State<Arc<Domain>>, Json(request): Json<BuildRequest>) -> Response {
@@ -146,37 +133,6 @@ async fn cancel(State(domain): State<Arc<Domain>>, Path(id): Path<u64>) -> Respo
     }
 }
 
-async fn trusted(State(domain): State<Arc<Domain>>) -> Response {
-    Json(domain.builds.trust.list()).into_response()
-}
-
-async fn trust(State(domain): State<Arc<Domain>>, Json(key): Json<TrustedKey>) -> Response {
-    let keeping = Arc::clone(&domain);
-    match blocking::run(move || keeping.builds.trust.set(&key.key, &key.packages)).await {
-        Ok(()) => Json(domain.builds.trust.list()).into_response(),
-        Err(error) => untrusted(&error),
-    }
-}
-
-async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) -> Response {
-    let (keeping, named) = (Arc::clone(&domain), key.clone());
-    match blocking::run(move || keeping.builds.trust.remove(&named)).await {
-        Ok(true) => Json(domain.builds.trust.list()).into_response(),
-        Ok(false) => refusal(StatusCode::NOT_FOUND, format!("{key} is not trusted"), Some("peer trust list")),
-        Err(error) => untrusted(&error),
-    }
-}
-
-fn untrusted(error: &TrustError) -> Response {
-    let status = match error {
-        TrustError::Key { .. } | TrustError::Packages { .. } | TrustError::Nothing | TrustError::TooMany { .. } => {
-            StatusCode::BAD_REQUEST
-        }
-        TrustError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    refusal(status, crate::builds::with_causes(error), None)
-}
-
 async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<ChallengeRequest>) -> Response {
     if !is_word(&request.atom) {
         return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom", request.atom), None);
@@ -191,33 +147,29 @@ async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<Ch
 #[serde(deny_unknown_fields)]
 struct ShowQuery {
     atom: String,
+    /// Another member.
+    domain: Option<String>,
 }
 
 async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>) -> Response {
-    let atom: tree::atom::Atom = match query.atom.parse() {
-        Ok(atom) => atom,
+    let answer = match &query.domain {
+        None => showing::local(&domain, &query.atom).await,
+        Some(member) => match members::show_of(&domain, member, &query.atom).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let text = crate::builds::with_causes(&error);
+                return refusal(StatusCode::NOT_FOUND, text, Some("`peer peers` shows who is connected"));
+            }
+        },
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom: {error}", query.atom), None),
     };
-    let answer = blocking::run(move || {
-        let mut binpkgs = jobs::binpkgs(&domain);
-        binpkgs.retain(|shown| {
-            shown.cpv.parse().is_ok_and(|cpv| atom.matches(&cpv, Some(&shown.slot)))
-                && atom.repo.as_ref().is_none_or(|repo| repo.as_str() == shown.repo)
-        });
-        let named = targets::resolve(&domain, &query.atom).unwrap_or_default();
-        let distfiles = named.into_iter().map(|target| ShownDistfile {
-            held: domain.store.contains(&target.wanted.digest),
-            digest: target.wanted.digest.to_string(),
-            size: target.wanted.size.unwrap_or_default(),
-            name: target.name,
-        });
-        ShowAnswer { binpkgs, distfiles: distfiles.collect() }
-    })
-    .await;
     if answer.binpkgs.is_empty() && answer.distfiles.is_empty() {
         return refusal(
             StatusCode::NOT_FOUND,
-            "nothing here matches that atom",
+            "there is nothing that matches that atom",
             Some("peer build makes binary packages"),
         );
     }

@@ -213,6 +213,8 @@ mod tests {
             given_bytes: 0,
             received_bytes: 0,
             blamed: 0,
+            name: Some(evil()),
+            role: None,
         });
         let lost = Job { reason: Some(evil()), builder: Some(evil()), phase: evil(), ..job(7, JobState::Failed) };
         let binpkgs = [Binpkg { cpv: evil(), use_flags: vec![evil()], builder: Some(evil()), ..binpkg(1) }];
