@@ -137,6 +137,8 @@ pub(super) struct Offload {
     /// Places of foreign jobs that run.
     pub(super) slots: Semaphore,
     jobs_max: usize,
+    /// Held while blocks of a domain are put into the store.
+    lending: Mutex<()>,
     /// Fingerprints that others wait for here, and who.
     guests: Mutex<HashMap<Digest, BTreeSet<PeerId>>>,
     conduct: Mutex<HashMap<PeerId, Conduct>>,
@@ -155,6 +157,7 @@ impl Offload {
             foreigners: Foreigners::below(super::inside::absolute(&config.data_dir).join("domains")),
             slots: Semaphore::new(config.offload.jobs_max),
             jobs_max: config.offload.jobs_max,
+            lending: Mutex::default(),
             guests: Mutex::default(),
             conduct: Mutex::default(),
             given: Mutex::default(),
@@ -278,6 +281,7 @@ mod tests {
             foreigners: Foreigners::default(),
             slots: Semaphore::new(jobs_max),
             jobs_max,
+            lending: Mutex::default(),
             guests: Mutex::default(),
             conduct: Mutex::default(),
             given: Mutex::default(),
