@@ -25,6 +25,9 @@ pub struct BuildRequest {
     /// How the plan is made.
     #[serde(default)]
     pub options: Vec<PlanOption>,
+    /// Make only what `peer emerge` may make before emerge: what others have, and what the configuration says of the rest.
+    #[serde(default)]
+    pub policy: bool,
 }
 
 /// How a plan is made otherwise than of what is named alone: options of `emerge`, so that nobody hands free words on to it.

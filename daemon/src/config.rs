@@ -3,7 +3,7 @@
 //! Unknown keys are refused. Sizes are written with their unit (`"40 GiB"`).
 //! Nothing here reads the environment: the caller says what surrounds the process ([`Surroundings`]).
 
-use crate::config_build::{BuildConfig, BuildSection, BuildShare};
+use crate::config_build::{BuildConfig, BuildSection, BuildShare, OnMiss};
 use crate::config_offload::{OffloadConfig, OffloadPolicy, OffloadSection};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -331,6 +331,7 @@ fn merge_build(file: BuildSection, picker: &mut Picker) -> BuildConfig {
         processes_max: picker.pick("build.processes_max", None, file.processes_max, 4096, ToString::to_string),
         time_max_s: picker.pick("build.time_max_s", None, file.time_max_s, 12 * 3600, ToString::to_string),
         variables: picker.pick("build.variables", None, file.variables, Vec::new(), |list| show_list(list)),
+        on_miss: picker.pick("build.on_miss", None, file.on_miss, OnMiss::default(), ToString::to_string),
         share: picker.pick("build.share", None, file.share, BuildShare::Group, ToString::to_string),
     }
 }
@@ -559,5 +560,26 @@ mod tests {
     fn values_that_cannot_be_meant_name_their_key() {
         let error = load("[mirrors]\nstall_s = 60\n", Overrides::default()).unwrap_err().to_string();
         assert!(error.starts_with("mirrors.stall_s"), "{error}");
+    }
+
+    #[test]
+    fn who_gets_packages_is_a_word_and_the_old_yes_and_no_are_refused_with_a_hint() {
+        let share = |text: &str| load(&format!("[build]\nshare = {text}\n"), Overrides::default());
+        assert_eq!(share("\"lan\"").unwrap().0.build.share, BuildShare::Lan);
+        assert_eq!(share("\"none\"").unwrap().0.build.share, BuildShare::None);
+        assert_eq!(load("", Overrides::default()).unwrap().0.build.share, BuildShare::Group);
+        for (old, new) in
+            [("true", "\"lan\" gives"), ("false", "\"none\" gives"), ("\"all\"", "\"group\", \"lan\" or \"none\"")]
+        {
+            let error = share(old).unwrap_err().to_string();
+            assert!(error.contains(new), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_has_a_name_that_is_one() {
+        let name = |text: &str| load(&format!("[node]\nname = {text:?}\n"), Overrides::default());
+        assert_eq!(name("strong.lan").unwrap().0.node_name.as_deref(), Some("strong.lan"));
+        assert!(name("a b").unwrap_err().to_string().starts_with("node.name"));
     }
 }

@@ -28,6 +28,8 @@ pub struct BuildConfig {
     pub time_max_s: u64,
     /// Names of variables of make.conf and package.env that ebuilds see, besides those that Portage and profiles know.
     pub variables: Vec<String>,
+    /// What `peer emerge` does with packages that nobody has.
+    pub on_miss: OnMiss,
     /// Whom binary packages, and claims for them, are given to.
     pub share: BuildShare,
 }
@@ -86,6 +88,26 @@ impl<'de> Deserialize<'de> for BuildShare {
     }
 }
 
+/// What `peer emerge` does with packages that nobody has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMiss {
+    /// Leave them to emerge, which builds them where it installs them.
+    #[default]
+    Emerge,
+    /// Build them first, in the sandbox.
+    Sandbox,
+}
+
+impl fmt::Display for OnMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Emerge => "emerge",
+            Self::Sandbox => "sandbox",
+        })
+    }
+}
+
 /// The section as the file spells it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +120,7 @@ pub(super) struct BuildSection {
     pub(super) processes_max: Option<u32>,
     pub(super) time_max_s: Option<u64>,
     pub(super) variables: Option<Vec<String>>,
+    pub(super) on_miss: Option<OnMiss>,
     pub(super) share: Option<BuildShare>,
 }
 

@@ -42,11 +42,16 @@ struct Heard<'a> {
 
 pub(crate) async fn run(args: &BuildArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
     let BuildArgs { atoms, pretend, rebuild, on } = args.clone();
-    let request = BuildRequest { atoms, pretend, rebuild, on, options: Vec::new() };
-    let mut heard = Heard { out, pretend: args.pretend, watch: Watch::new(out), ended: None };
+    let request = BuildRequest { atoms, pretend, rebuild, on, ..BuildRequest::default() };
+    build_to_the_end(&request, client, out).await
+}
+
+/// Builds, telling what becomes of each package.
+pub(crate) async fn build_to_the_end(request: &BuildRequest, client: &Client, out: &Output) -> Result<Exit, Failure> {
+    let mut heard = Heard { out, pretend: request.pretend, watch: Watch::new(out), ended: None };
     tokio::select! {
         biased;
-        ended = build(&request, client, &mut heard) => ended,
+        ended = build(request, client, &mut heard) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted { kept: heard.watch.left() }),
     }
 }

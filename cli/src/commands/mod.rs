@@ -7,6 +7,7 @@ pub(crate) mod check_config;
 pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod emerge;
 pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod import;
@@ -47,6 +48,7 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Verify(args) => verify::run(args, &client(), out).await,
         Verb::Peers(args) => peers::run(args, &client(), out).await,
         Verb::Build(args) => build::run(args, &client(), out).await,
+        Verb::Emerge(args) => emerge::run(args, &client(), around, out).await,
         Verb::Jobs(args) => jobs::run(args, &client(), out).await,
         Verb::Logs(args) => logs::run(args, &client(), out).await,
         Verb::Cancel(args) => cancel::run(args, &client(), out).await,

@@ -55,3 +55,4 @@ mod substitutes;
 mod swarm;
 mod tidy;
 mod verbs;
+mod wrapper;

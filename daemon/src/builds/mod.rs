@@ -25,10 +25,11 @@ pub mod substitute;
 pub mod trust;
 mod work;
 
-use crate::api_builds::{Fate, JobState, PlanOption, PlannedPackage};
+use crate::api_builds::{BuildRequest, Fate, JobState, PlanOption, PlannedPackage};
 use crate::binhost::BinpkgRow;
 use crate::blocking;
 use crate::config::Config;
+use crate::config_build::OnMiss;
 use crate::domain::Domain;
 use crate::portage;
 use crate::swarm::{Identity, PeerId};
@@ -190,13 +191,11 @@ impl Builds {
     pub async fn pretend(
         &self,
         domain: &Arc<Domain>,
-        atoms: &[String],
-        options: &[PlanOption],
-        rebuild: bool,
+        request: &BuildRequest,
         on: On,
     ) -> Result<Vec<PlannedPackage>, RequestError> {
-        let plan = self.plan(domain, atoms, options).await?;
-        let decisions = self.decide(domain, &plan, rebuild, on).await;
+        let plan = self.plan(domain, &request.atoms, &request.options).await?;
+        let decisions = self.decide(domain, &plan, request.rebuild, on).await;
         Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
     }
 
@@ -219,18 +218,13 @@ impl Builds {
     ///
     /// # Errors
     /// As [`Builds::plan`], or when a job cannot be kept.
-    pub async fn request(
-        &self,
-        domain: &Arc<Domain>,
-        atoms: &[String],
-        options: &[PlanOption],
-        rebuild: bool,
-        on: On,
-    ) -> Result<Request, RequestError> {
-        let plan = Arc::new(self.plan(domain, atoms, options).await?);
+    pub async fn request(&self, domain: &Arc<Domain>, request: &BuildRequest, on: On) -> Result<Request, RequestError> {
+        let rebuild = request.rebuild;
+        let plan = Arc::new(self.plan(domain, &request.atoms, &request.options).await?);
         let decisions = self.decide(domain, &plan, rebuild, on).await;
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
+            let left = request.policy && decision.fate == Fate::Build && domain.config.build.on_miss == OnMiss::Emerge;
             let job = match decision.fate {
                 Fate::Have => {
                     if let Some(package) = plan.packages.get(decision.index) {
@@ -239,6 +233,7 @@ impl Builds {
                     }
                     None
                 }
+                Fate::Build if left => None,
                 Fate::Substitute | Fate::Offload | Fate::Build => {
                     let rebuild = rebuild && plan.packages.get(decision.index).is_some_and(|package| package.asked);
                     work::begin(domain, &plan, decision.index, rebuild, on).await?
@@ -340,7 +335,7 @@ impl Builds {
         substitute::counting(&all, package, &self.trust, &self.caught)
     }
 
-    /// Whether a builder was caught telling something else than it gave; it is believed no more until the next start.
+    /// Whether a builder was caught giving another package than it claimed; it is believed no more until the next start.
     #[must_use]
     pub fn is_caught(&self, peer: &PeerId) -> bool {
         self.caught.has(peer)

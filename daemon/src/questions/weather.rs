@@ -3,12 +3,14 @@
 use super::cause::{Miss, Reach, miss};
 use super::estimate::BuildTimes;
 use super::instance::{Instance, Sought};
+use super::members;
 use super::name_of;
 use crate::api_builds::{Fate, PlanOption};
 use crate::api_questions::{Outlook, WeatherAnswer, WeatherPackage, WeatherTotals};
 use crate::blocking;
 use crate::builds::plan::{Plan, Planned};
 use crate::builds::{Foreseen, RequestError, substitute};
+use crate::config_build::OnMiss;
 use crate::domain::Domain;
 use crate::swarm::PeerId;
 use futures::StreamExt as _;
@@ -27,7 +29,15 @@ pub(super) struct Sky {
     /// What there is of each package.
     pub(super) instances: BTreeMap<Cp, Vec<Instance>>,
     times: BuildTimes,
+    their_times: BTreeMap<Cp, u64>,
     connected: BTreeSet<PeerId>,
+}
+
+impl Sky {
+    /// How long a build may take: as it did here, else as it did elsewhere.
+    fn seconds(&self, cp: &Cp) -> Option<u64> {
+        self.times.seconds(cp).or_else(|| self.their_times.get(cp).copied())
+    }
 }
 
 /// What becomes of what `atoms` take, and why.
@@ -50,21 +60,32 @@ pub async fn weather(
 /// Cancel safe: yes.
 pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>) -> WeatherAnswer {
     let foreseen = domain.builds.foresee(domain, plan, false).await;
-    let sky = sky(domain, plan).await;
+    let sky = sky(domain, plan, &foreseen).await;
     let rows = foreseen.iter().filter_map(|foreseen| Some((foreseen, plan.packages.get(foreseen.index)?)));
     let rows: Vec<_> = rows.map(|(foreseen, planned)| of_one(domain, &sky, foreseen, planned)).collect();
     let packages: Vec<WeatherPackage> =
         futures::stream::iter(rows).buffered(LOOK_WIDTH).map(|(package, _)| package).collect().await;
-    let totals = totals(&packages);
-    WeatherAnswer { packages, totals }
+    let totals = totals(&packages, domain.config.build.on_miss);
+    WeatherAnswer { packages, totals, more: false }
 }
 
 /// Looks once at what all packages of the plan are judged by.
-pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>) -> Sky {
+pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>, foreseen: &[Foreseen]) -> Sky {
     let connected = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
-    let instances = instances(domain, plan.packages.iter().map(|package| package.cpv.cp.clone()).collect()).await;
-    let times = BuildTimes::of(&domain.builds.jobs.list(JOBS_MAX));
-    Sky { instances, times, connected }
+    let all = plan.packages.iter().map(|package| package.cpv.cp.clone()).collect();
+    let missed = foreseen.iter().filter(|foreseen| !matches!(foreseen.package.fate, Fate::Have | Fate::Substitute));
+    let missed = missed.filter_map(|foreseen| Some(plan.packages.get(foreseen.index)?.cpv.cp.clone())).collect();
+    let (mut instances, (theirs, their_times)) =
+        futures::join!(instances(domain, all), members::offers_of_all(domain, &missed));
+    for instance in theirs {
+        instances.entry(instance.cpv.cp.clone()).or_default().push(instance);
+    }
+    Sky { instances, times: build_times(domain), their_times, connected }
+}
+
+/// How long builds took here.
+pub(super) fn build_times(domain: &Domain) -> BuildTimes {
+    BuildTimes::of(&domain.builds.jobs.list(JOBS_MAX))
 }
 
 /// What there is of these packages.
@@ -106,7 +127,7 @@ pub(super) async fn of_one(
         state,
         from: foreseen.from.iter().map(|peer| name_of(domain, peer)).collect(),
         bytes: if state == Outlook::Impossible { 0 } else { bytes },
-        build_s: if missed { sky.times.seconds(&planned.cpv.cp) } else { None },
+        build_s: if missed { sky.seconds(&planned.cpv.cp) } else { None },
         kind: why.as_ref().map(|miss| miss.kind),
         cause: why.as_ref().map(|miss| miss.cause.clone()).or_else(|| planned.hopeless.clone()),
     };
@@ -115,9 +136,18 @@ pub(super) async fn of_one(
 
 async fn why_missed(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Miss {
     let none = Vec::new();
-    let instances = sky.instances.get(&planned.cpv.cp).unwrap_or(&none);
-    let reach = reach(domain, sky, planned).await;
-    miss(&Sought::of(planned), planned.may_share, instances, &reach)
+    let counts = |peer: &PeerId| domain.builds.trust.counts(peer, &planned.cpv, &planned.slot);
+    let there = sky.instances.get(&planned.cpv.cp).unwrap_or(&none);
+    let (instances, others): (Vec<&Instance>, Vec<&Instance>) =
+        there.iter().partition(|instance| instance.peer.as_ref().is_none_or(counts));
+    let instances: Vec<Instance> = instances.into_iter().cloned().collect();
+    let mut reach = reach(domain, sky, planned).await;
+    // Members whose word does not count, and who have just this.
+    let same = others.into_iter().filter(|instance| instance.fingerprint == planned.recipe.fingerprint());
+    reach.untrusted.extend(same.filter_map(|other| Some((other.peer?.to_string(), other.at.clone()?))));
+    reach.untrusted.sort();
+    reach.untrusted.dedup();
+    miss(&Sought::of(planned), planned.may_share, &instances, &reach)
 }
 
 /// Who could have a package.
@@ -130,7 +160,7 @@ async fn reach(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Reach {
     Reach {
         connected: names(&connected),
         away: names(&away),
-        untrusted: untrusted.iter().map(|peer| name_of(domain, peer)).collect(),
+        untrusted: untrusted.iter().map(|peer| (peer.to_string(), name_of(domain, peer))).collect(),
     }
 }
 
@@ -157,7 +187,7 @@ async fn away_bytes(domain: &Arc<Domain>, planned: &Planned) -> u64 {
     .await
 }
 
-fn totals(packages: &[WeatherPackage]) -> WeatherTotals {
+fn totals(packages: &[WeatherPackage], on_miss: OnMiss) -> WeatherTotals {
     let mut totals = WeatherTotals::default();
     for package in packages {
         let count = match package.state {
@@ -168,6 +198,11 @@ fn totals(packages: &[WeatherPackage]) -> WeatherTotals {
             Outlook::Impossible => &mut totals.impossible,
         };
         *count += 1;
+        totals.ahead += u64::from(match package.state {
+            Outlook::Substitute | Outlook::Offload => true,
+            Outlook::Build => on_miss == OnMiss::Sandbox,
+            Outlook::Have | Outlook::Impossible => false,
+        });
         totals.bytes = totals.bytes.saturating_add(package.bytes);
         if matches!(package.state, Outlook::Build | Outlook::Offload) {
             totals.build_s = totals.build_s.saturating_add(package.build_s.unwrap_or(0));
@@ -193,14 +228,16 @@ mod tests {
             kind: None,
             cause: None,
         };
-        let totals = totals(&[
+        let packages = [
             package(Outlook::Have, 0, None),
             package(Outlook::Substitute, 5, None),
             package(Outlook::Build, 7, Some(60)),
             package(Outlook::Build, 1, None),
             package(Outlook::Offload, 2, Some(3)),
             package(Outlook::Impossible, 0, None),
-        ]);
+        ];
+        assert_eq!(super::totals(&packages, OnMiss::Sandbox).ahead, 4);
+        let totals = super::totals(&packages, OnMiss::Emerge);
         assert_eq!(
             totals,
             WeatherTotals {
@@ -209,6 +246,7 @@ mod tests {
                 offload: 1,
                 build: 2,
                 impossible: 1,
+                ahead: 2,
                 bytes: 15,
                 build_s: 63,
                 unknown_times: 1
