@@ -164,7 +164,12 @@ impl Offload {
         }
     }
 
-    /// A client waits for a fingerprint; false when there is no room for more.
+    /// A client waits for a fingerprint, which has a place in the queue from now on; None when there is no room for more.
+    fn place(&self, fingerprint: &Digest, client: PeerId) -> Option<Place<'_>> {
+        let new = !lock(&self.guests).contains_key(fingerprint);
+        self.welcome(fingerprint, client).then(|| Place { offload: self, fingerprint: *fingerprint, given_back: new })
+    }
+
     fn welcome(&self, fingerprint: &Digest, client: PeerId) -> bool {
         let mut guests = lock(&self.guests);
         let room = self.jobs_max.saturating_mul(1 + WAITING_FACTOR);
@@ -235,6 +240,28 @@ impl Offload {
     fn give(&self, peer: PeerId) -> Given<'_> {
         *lock(&self.given).entry(peer).or_default() += 1;
         Given { offload: self, peer }
+    }
+}
+
+/// A place in the queue of foreign jobs; it is free again with this, unless a job has it by then.
+struct Place<'a> {
+    offload: &'a Offload,
+    fingerprint: Digest,
+    given_back: bool,
+}
+
+impl Place<'_> {
+    /// A job has it now, and gives it back when it ends.
+    fn taken(mut self) {
+        self.given_back = false;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.given_back {
+            self.offload.farewell(&self.fingerprint);
+        }
     }
 }
 
