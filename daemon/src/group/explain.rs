@@ -65,8 +65,10 @@ fn of_machine(domain: &Domain, peer: &PeerId) -> Explanation {
         return explained("caught", lines);
     }
     if let Some(grounded) = domain.builds.grounded(peer) {
-        let (for_s, why) = (grounded.for_s, grounded.why);
-        lines.push(format!("builds are not given to it for {for_s} s more, after it failed five times at once: {why}"));
+        let (minutes, why) = (grounded.for_s / 60 + 1, grounded.why);
+        lines.push(format!(
+            "no builds are given to it for {minutes} min: it failed five times at once, the last time: {why}"
+        ));
     }
     let signs = groups.role(peer) == Some(Role::Sign);
     let verdict = match (&listed, signs) {

@@ -256,6 +256,7 @@ mod tests {
             reason: None,
             source: None,
             builder: None,
+            builder_name: None,
             on: None,
             client: None,
             tried: Vec::new(),

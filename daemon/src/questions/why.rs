@@ -112,6 +112,8 @@ fn builders(domain: &Arc<Domain>, planned: &Planned) -> Vec<WhyBuilder> {
     let state = |peer| {
         if domain.builds.is_caught(peer) {
             "caught giving something else than it told"
+        } else if domain.builds.grounded(peer).is_some() {
+            "left alone for an hour: it failed five times at once"
         } else if connected.contains(peer) {
             "connected"
         } else {
