@@ -6,7 +6,7 @@ use crate::builds::substitute::{all_claims, kept_claims};
 use crate::builds::trust::Trust;
 use crate::config_build::BuildShare;
 use crate::group::Groups;
-use crate::swarm::{Held, Holdings, PeerId, ReadAt, Swarm, Topic};
+use crate::swarm::{Dialogue, Held, Holdings, PeerId, ReadAt, Swarm, Topic};
 use futures::future::BoxFuture;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -30,6 +30,9 @@ pub struct Sharing {
 /// Finds the answer to a member's question; None refuses it. Whether the peer may ask this is for it to say.
 pub type Answerer = dyn Fn(PeerId, Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> + Send + Sync;
 
+/// Hears a peer that would give this machine a build.
+pub type Converser = dyn Fn(PeerId, Dialogue) -> BoxFuture<'static, ()> + Send + Sync;
+
 /// What this node gives to others: distfiles that every Manifest line naming them allows to share, to anybody near; binary packages of
 /// which a claim is kept (there is none where RESTRICT or licence forbid it), to members of its groups and keys it trusts, or to
 /// anybody near if the user says so; and what it offered to one peer, to that peer.
@@ -42,6 +45,7 @@ pub struct Shared {
     /// Who was offered which blob, beside what is given to many.
     offered: RwLock<HashMap<Digest, HashSet<PeerId>>>,
     queries: OnceLock<Box<Answerer>>,
+    dialogues: OnceLock<Box<Converser>>,
     given_bytes: Arc<AtomicU64>,
 }
 
@@ -75,6 +79,7 @@ impl Shared {
             trust,
             offered: RwLock::default(),
             queries: OnceLock::new(),
+            dialogues: OnceLock::new(),
             given_bytes: Arc::default(),
         }
     }
@@ -111,6 +116,13 @@ impl Shared {
     pub fn answer_queries(&self, answerer: Box<Answerer>) {
         if self.queries.set(answerer).is_err() {
             tracing::error!("queries are answered already");
+        }
+    }
+
+    /// Says who hears the dialogues of peers from now on; the first to say it stays.
+    pub fn hear_dialogues(&self, converser: Box<Converser>) {
+        if self.dialogues.set(converser).is_err() {
+            tracing::error!("dialogues are heard already");
         }
     }
 
@@ -184,6 +196,13 @@ impl Holdings for Shared {
             return Vec::new();
         }
         kept_claims(&self.store, fingerprint).iter().map(|claim| claim.as_bytes().to_vec()).collect()
+    }
+
+    fn converse(&self, peer: PeerId, dialogue: Dialogue) -> BoxFuture<'static, ()> {
+        match self.dialogues.get() {
+            Some(converser) => converser(peer, dialogue),
+            None => Box::pin(std::future::ready(())),
+        }
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {

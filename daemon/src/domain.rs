@@ -222,6 +222,7 @@ impl Domain {
                 tracing::error!(%error, "pins cannot follow the repositories");
             }
             self.pins_changed.notify_one();
+            self.binhost.look_again();
         }
         done
     }

@@ -26,6 +26,7 @@ pub mod import;
 pub mod ingest;
 pub mod kept;
 pub mod keyring;
+pub mod machine;
 pub mod openpgp;
 pub mod pins;
 pub mod portage;

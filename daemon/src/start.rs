@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
 use crate::group::{Groups, gossip};
 use crate::http::{control, public, serve_tcp, serve_unix};
+use crate::machine::Machine;
 use crate::portage::Portage;
 use crate::questions::members;
 use crate::repositories::{AskMetadata, Repositories};
@@ -110,7 +111,8 @@ pub async fn run(
     let control_folder = config.control.parent().unwrap_or(Path::new("."));
     make_folder(control_folder, 0o755)?;
     let store = open_store(&config).await?;
-    let binhost = Arc::new(open_binhost(&store).await?);
+    let machine = Arc::new(Machine::open().await);
+    let binhost = Arc::new(open_binhost(&store, machine).await?);
     let identity = identity(&config.data_dir)?;
     let listeners = bind_http(&config.http).await?;
     let control = bind_control(&config.control).await?;
@@ -152,6 +154,7 @@ pub async fn run(
         }
         _read = domain.refresh() => {}
     }
+    Builds::hear(&domain);
     start_tasks(&domain, announcer, listeners, control);
     on_ready(&ready(&domain));
     notify(&[sd_notify::NotifyState::Ready]);
@@ -173,6 +176,7 @@ fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<T
     tasks.spawn("announce", announce::follow(domain.store.clone(), domain.swarm.clone(), announcer));
     tasks.spawn("binhost", binhost::follow(domain.store.clone(), Arc::clone(&domain.binhost)));
     tasks.spawn("groups", gossip::follow(Arc::clone(domain)));
+    tasks.spawn("match", binhost::ask::follow(Arc::clone(domain)));
     tasks.spawn("resume builds", Builds::resume(Arc::clone(domain)));
     tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
     tasks.spawn("pins", upkeep::fill_pins(Arc::clone(domain)));
@@ -257,9 +261,9 @@ async fn open_builds(
     Ok(blocking::run(move || Builds::open(&config, &store, identity, trust, path)).await?)
 }
 
-async fn open_binhost(store: &Store) -> Result<Binhost, BinhostError> {
+async fn open_binhost(store: &Store, machine: Arc<Machine>) -> Result<Binhost, BinhostError> {
     let store = store.clone();
-    blocking::run(move || Binhost::open(&store)).await
+    blocking::run(move || Binhost::open(&store, machine)).await
 }
 
 fn identity(data_dir: &Path) -> Result<Identity, RunError> {

@@ -36,6 +36,7 @@ mod hostile_build;
 mod http_semantics;
 mod lan;
 mod layouts;
+mod match_portage;
 mod mirror_faults;
 mod no_open_proxy;
 mod peer_faults;

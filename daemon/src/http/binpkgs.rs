@@ -142,7 +142,7 @@ mod tests {
                 swarm,
                 repositories: Repositories::new(config.clone(), None, tasks.stopping().clone()),
                 announcer: Arc::new(Announcer::new(shared, Vec::new())),
-                binhost: Arc::new(Binhost::open(&store).unwrap()),
+                binhost: Arc::new(Binhost::open(&store, Arc::new(crate::machine::Machine::here())).unwrap()),
                 builds: Builds::open(&config, &store, identity, trust, "/usr/bin".into()).unwrap(),
                 groups,
                 addresses: Addresses { binhost: "http://127.0.0.1:1/binpkgs/node".to_owned(), ..Addresses::default() },

@@ -4,6 +4,7 @@ use super::control::{TARGETS_MAX, lines, refusal};
 use super::jobs;
 use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState};
 use crate::builds::jobs::Entry;
+use crate::builds::offload::On;
 use crate::builds::plan::{PlanError, is_word};
 use crate::builds::{RequestError, challenge};
 use crate::domain::Domain;
@@ -54,13 +55,22 @@ async fn request_build(
     request: BuildRequest,
     tell: &mpsc::Sender<BuildLine>,
 ) -> Result<(), mpsc::error::SendError<BuildLine>> {
+    let on = match On::find(domain, request.on.as_deref()) {
+        Ok(on) => on,
+        Err(error) => {
+            let hint = Some("`--on` takes `local`, `any`, or a member's name or peer id".to_owned());
+            return tell
+                .send(BuildLine::Refused { error: error.to_string(), hint, said: String::new(), no: false })
+                .await;
+        }
+    };
     if request.pretend {
-        return match domain.builds.pretend(domain, &request).await {
+        return match domain.builds.pretend(domain, &request, on).await {
             Ok(packages) => tell.send(BuildLine::Planned { packages }).await,
             Err(error) => tell.send(refused(&error)).await,
         };
     }
-    let taken = match domain.builds.request(domain, &request).await {
+    let taken = match domain.builds.request(domain, &request, on).await {
         Ok(taken) => taken,
         Err(error) => return tell.send(refused(&error)).await,
     };
@@ -68,17 +78,18 @@ async fn request_build(
     tell.send(BuildLine::Planned { packages: taken.planned }).await?;
     let follow = taken.jobs.iter().map(|entry| follow(entry, tell)).collect::<futures::stream::FuturesUnordered<_>>();
     let ends: Vec<Result<Job, _>> = follow.collect().await;
-    let (mut substituted, mut built, mut failed, mut had) = (0, 0, 0, have);
+    let (mut substituted, mut offloaded, mut built, mut failed, mut had) = (0, 0, 0, 0, have);
     for end in ends {
         let job = end?;
         match (job.state, job.source.as_deref()) {
             (JobState::Done, Some("substitute")) => substituted += 1,
+            (JobState::Done, Some("offload")) => offloaded += 1,
             (JobState::Done, Some(_)) => built += 1,
             (JobState::Done, None) => had += 1,
             _ => failed += 1,
         }
     }
-    tell.send(BuildLine::Done { have: had, substituted, built, failed }).await
+    tell.send(BuildLine::Done { have: had, substituted, offloaded, built, failed }).await
 }
 
 /// Tells every change of one job until it ends.

@@ -18,11 +18,7 @@ pub async fn local(domain: &Arc<Domain>, text: &str) -> Result<ShowAnswer, Parse
     let atom: Atom = text.parse()?;
     let (domain, text) = (Arc::clone(domain), text.to_owned());
     let answer = blocking::run(move || {
-        let mut binpkgs = jobs::binpkgs(&domain);
-        binpkgs.retain(|shown| {
-            shown.cpv.parse().is_ok_and(|cpv| atom.matches(&cpv, Some(&shown.slot)))
-                && atom.repo.as_ref().is_none_or(|repo| repo.as_str() == shown.repo)
-        });
+        let binpkgs: Vec<_> = domain.binhost.instances(&atom).iter().map(jobs::shown).collect();
         let named = targets::resolve(&domain, &text).unwrap_or_default();
         let distfiles = named.into_iter().map(|target| ShownDistfile {
             held: domain.store.contains(&target.wanted.digest),
