@@ -116,11 +116,7 @@ impl Sought {
     /// What a plan wants.
     #[must_use]
     pub fn of(planned: &Planned) -> Self {
-        let variable = |name: &str| {
-            let start = format!("environment {name} ");
-            let line = planned.recipe.text().lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
-            line.map(|text| text.replace("\\s", " "))
-        };
+        let variable = |name: &str| planned.recipe.value("environment", name);
         Self {
             cpv: planned.cpv.clone(),
             use_flags: planned.use_flags.iter().cloned().collect(),
