@@ -18,7 +18,7 @@ pub async fn local(domain: &Arc<Domain>, text: &str) -> Result<ShowAnswer, Parse
     let atom: Atom = text.parse()?;
     let (domain, text) = (Arc::clone(domain), text.to_owned());
     let answer = blocking::run(move || {
-        let binpkgs: Vec<_> = domain.binhost.instances(&atom).iter().map(jobs::shown).collect();
+        let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();
         let named = targets::resolve(&domain, &text).unwrap_or_default();
         let distfiles = named.into_iter().map(|target| ShownDistfile {
             held: domain.store.contains(&target.wanted.digest),
