@@ -33,6 +33,7 @@ mod crash;
 mod crowd;
 mod examples;
 mod full_disk;
+mod group_packages;
 mod hostile_build;
 mod http_semantics;
 mod lan;
