@@ -2,7 +2,8 @@
 //! clients and `kill -9` around it.
 //!
 //! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
-//! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `noise` (contents),
+//! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `network` (machines
+//! with addresses of their own), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
     clippy::disallowed_methods,
@@ -16,6 +17,7 @@ mod builder;
 mod fault_server;
 mod gentoo;
 mod http;
+mod network;
 mod noise;
 mod peer;
 mod portage;

@@ -85,6 +85,12 @@ impl Start {
         self
     }
 
+    /// Lets it speak at this address instead of loopback, and look for nobody: only for a namespace of its own.
+    pub(crate) fn at(mut self, listens: &str) -> Self {
+        self.quiet = &["--no-mdns"];
+        self.flag("--p2p", listens)
+    }
+
     /// The command line, without where output goes.
     fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
