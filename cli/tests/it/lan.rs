@@ -41,7 +41,7 @@ fn a_cable_that_is_cut_separates_one_machine_only_and_two_daemons_of_one_machine
     let start = |name: &str| Start::new(&dir.path().join(name)).repo(&repo);
     let one = lan.quiet(0, start("one")).start();
     let two = lan.quiet(1, start("two")).knows(&one).start();
-    let same = lan.quiet(1, start("same")).knows(&one).start();
+    let same = lan.second(1, start("same")).knows(&one).start();
     let three = lan.quiet(2, start("three")).knows(&one).start();
     one.wait_for_peers(3);
     assert_eq!(two.p2p_port().split(':').next(), same.p2p_port().split(':').next());

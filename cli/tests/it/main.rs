@@ -3,7 +3,7 @@
 //!
 //! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
 //! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `network` (machines
-//! with addresses of their own), `noise` (contents),
+//! with addresses of their own), `members` (groups of daemons), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
     clippy::disallowed_methods,
@@ -17,6 +17,7 @@ mod builder;
 mod fault_server;
 mod gentoo;
 mod http;
+mod members;
 mod network;
 mod noise;
 mod peer;
@@ -34,6 +35,9 @@ mod crash;
 mod crowd;
 mod examples;
 mod full_disk;
+mod groups;
+mod groups_gone;
+mod groups_roles;
 mod hostile_build;
 mod http_semantics;
 mod lan;

@@ -9,6 +9,8 @@ use crate::wait;
 /// The name of every machine's end of its cable.
 const CABLE: &str = "cable";
 const BRIDGE: &str = "bridge";
+/// Where a daemon listens by default. It is free: the machine is the test's own.
+const PORT: &str = "8421";
 
 /// Machines 0 to N-1, and a switch; gone when dropped.
 pub(crate) struct Network {
@@ -62,14 +64,19 @@ impl Network {
         ["ip", "netns", "exec", &self.machines[machine]]
     }
 
-    /// A daemon of this machine that finds its neighbours by itself, on a port of its own choice.
+    /// A daemon of this machine that finds its neighbours by itself.
     pub(crate) fn finding(&self, machine: usize, start: Start) -> Start {
-        start.through(&self.inside(machine)).with_default_swarm().flag("--p2p", &listens(machine))
+        start.through(&self.inside(machine)).with_default_swarm().flag("--p2p", &listens(machine, PORT))
     }
 
     /// A daemon of this machine that looks for nobody.
     pub(crate) fn quiet(&self, machine: usize, start: Start) -> Start {
-        start.through(&self.inside(machine)).at(&listens(machine))
+        start.through(&self.inside(machine)).at(&listens(machine, PORT))
+    }
+
+    /// One more daemon of this machine, on a port of its own choice.
+    pub(crate) fn second(&self, machine: usize, start: Start) -> Start {
+        start.through(&self.inside(machine)).at(&listens(machine, "0"))
     }
 
     /// From now on nothing passes to this machine or from it, and nobody is told.
@@ -119,8 +126,8 @@ fn port(machine: usize) -> String {
     format!("port{machine}")
 }
 
-fn listens(machine: usize) -> String {
-    format!("/ip4/{}/tcp/0", Network::address(machine))
+fn listens(machine: usize, port: &str) -> String {
+    format!("/ip4/{}/tcp/{port}", Network::address(machine))
 }
 
 fn ip(words: &[&str]) -> bool {
