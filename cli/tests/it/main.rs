@@ -3,7 +3,8 @@
 //!
 //! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
 //! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `network` (machines
-//! with addresses of their own), `members` (groups of daemons), `noise` (contents),
+//! with addresses of their own), `members` (groups of daemons), `workshop`
+//! (machines that build for each other), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
     clippy::disallowed_methods,
@@ -24,6 +25,7 @@ mod peer;
 mod portage;
 mod upstream;
 mod wait;
+mod workshop;
 
 mod bad_input;
 mod build;
@@ -44,6 +46,12 @@ mod lan;
 mod layouts;
 mod mirror_faults;
 mod no_open_proxy;
+mod offload_dag;
+mod offload_faults;
+mod offload_lan;
+mod offload_refused;
+mod offload_secrets;
+mod offload_stranger;
 mod peer_faults;
 mod real_ebuild;
 mod recipe;

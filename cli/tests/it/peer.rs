@@ -214,6 +214,11 @@ impl TestPeer {
         self.word("/peer_id").to_owned()
     }
 
+    /// The process of the daemon, whatever it was started through.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn store_dir(&self) -> PathBuf {
         self.start.dir.join("store")
     }
