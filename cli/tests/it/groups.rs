@@ -61,6 +61,51 @@ fn a_ticket_makes_one_machine_a_member_and_both_know_it_after_they_were_killed()
     sees(&founder, &joiner, "build");
     let peers = founder.does(&["peers"]);
     assert!(peers.contains("weak") && peers.contains("build"), "{peers}");
+    // A ticket is as good as a password until it is used.
+    for node in [&founder, &joiner] {
+        assert!(!node.log().contains(&ticket[10..40]), "{}", node.log());
+    }
+    assert!(!founder.does(&["invite", "--list"]).contains(&ticket[10..40]));
+}
+
+#[test]
+fn a_ticket_is_one_word_on_stdout_and_its_picture_does_not_come_between() {
+    let dir = tempdir().unwrap();
+    let [founder, joiner] = nodes(dir.path(), ["founder", "joiner"]);
+    let output = founder.verb(&["invite", "--qr"]);
+    let (fact, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && fact.lines().count() == 1, "{fact}{said}");
+    assert!(said.lines().filter(|line| line.contains(['█', '▀', '▄'])).count() >= 10, "{said}");
+    assert!(!founder.verb(&["invite"]).stderr.iter().any(|byte| *byte >= 0x80), "only who asks gets the picture");
+    // As people copy it.
+    joiner.does(&["join", &format!(" {}\n", fact.trim_end())]);
+    sees(&founder, &joiner, "build");
+}
+
+#[test]
+fn machines_of_one_name_are_told_apart() {
+    let dir = tempdir().unwrap();
+    let repo = Repo::new(dir.path(), "main");
+    let node = |at: &str| named(Start::new(&dir.path().join(at)).repo(&repo), "localhost").start();
+    let (founder, one, two) = (node("founder"), node("one"), node("two"));
+    for joiner in [&one, &two] {
+        enrol(&founder, joiner, "sign");
+    }
+    sees(&one, &two, "sign");
+    let names =
+        [&one, &two].map(|node| member(&founder, &node.peer_id()).unwrap()["name"].as_str().unwrap().to_owned());
+    assert_ne!(names[0], names[1]);
+    for (name, node) in names.iter().zip([&one, &two]) {
+        assert!(founder.does(&["trust", "explain", name]).contains(&node.peer_id()));
+    }
+    let said = two.does(&["join", &invite(&founder, "build"), "--name", "third"]);
+    assert!(said.ends_with(" as build\n"), "{said}");
+    assert_eq!(member(&founder, &two.peer_id()).unwrap()["name"], "third");
+    for wrong in ["a b", "", "../x", "ä", &"x".repeat(64)] {
+        let ticket = invite(&founder, "build");
+        let output = one.verb(&["join", &ticket, "--name", wrong]);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{wrong:?}: {}", crate::peer::both(&output));
+    }
 }
 
 #[test]
