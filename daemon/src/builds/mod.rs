@@ -9,14 +9,17 @@
 //! **Invariants.** A fingerprint has at most one job that is not ended. A package is listed only after its bytes are in
 //! the store and its row is written. No key is ever inside the sandbox, and nothing a peer says chooses what runs there.
 
+mod capture;
 pub mod challenge;
 pub mod claim;
+mod foreign;
 pub mod inside;
 pub mod jobs;
 pub mod local;
 pub mod plan;
 pub mod publish;
 pub mod recipe;
+mod record;
 pub mod substitute;
 pub mod trust;
 mod work;
