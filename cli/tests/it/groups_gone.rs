@@ -132,3 +132,18 @@ fn members_find_each_other_again_after_a_cut_and_after_restarts_in_any_order() {
     lan.mend(2);
     forgets(&two, &one.peer_id());
 }
+
+#[test]
+fn two_members_that_both_moved_while_they_were_away_find_each_other_by_way_of_the_founder() {
+    let dir = tempdir().unwrap();
+    let [founder, one, two] = group(dir.path(), ["founder", "one", "two"], "sign");
+    sees(&one, &two, "sign");
+    let before = [one.p2p(), two.p2p()];
+    let (one, two) = (one.kill(), two.kill());
+    let (one, two) = (one.start(), two.start());
+    assert!(one.p2p() != before[0] && two.p2p() != before[1], "they listen elsewhere now");
+    sees(&founder, &one, "sign");
+    sees(&founder, &two, "sign");
+    sees(&one, &two, "sign");
+    sees(&two, &one, "sign");
+}
