@@ -51,11 +51,10 @@ fn a_ticket_makes_one_machine_a_member_and_both_know_it_after_they_were_killed()
     assert_eq!(groups(&founder)[0]["mine"], true);
     assert_eq!((&groups(&joiner)[0]["mine"], &groups(&joiner)[0]["group"]), (&false.into(), &founder.peer_id().into()));
 
-    // The one that comes back tells the other one where it is now.
-    let joiner = joiner.kill().start();
+    let joiner = joiner.kill_to_return().start();
     sees(&founder, &joiner, "build");
     sees(&joiner, &founder, "sign");
-    let founder = founder.kill().start();
+    let founder = founder.kill_to_return().start();
     assert_eq!(member(&founder, &joiner.peer_id()).unwrap()["role"], "build");
     sees(&joiner, &founder, "sign");
     sees(&founder, &joiner, "build");
@@ -123,7 +122,7 @@ fn a_ticket_used_twice_answers_the_same_machine_again_and_refuses_every_other_on
     let again = first.json(&["join", &ticket]);
     assert_eq!((&again["group"], &again["role"]), (&answer["group"], &answer["role"]), "{again}");
     has_only(&founder, &[&first]);
-    let founder = founder.kill().start();
+    let founder = founder.kill_to_return().start();
     sees(&first, &founder, "sign");
     has_only(&founder, &[&first]);
     assert_eq!(member(&founder, &first.peer_id()).unwrap()["role"], "fetch");

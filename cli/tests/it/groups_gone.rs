@@ -8,7 +8,7 @@ use tempfile::tempdir;
 use crate::gentoo::Repo;
 use crate::members::{enrol, forgets, groups, member, named, refused, sees};
 use crate::network::Network;
-use crate::peer::{Start, TestPeer};
+use crate::peer::{Start, TestPeer, both};
 use crate::wait;
 
 /// Daemons of these names, of which the first is the founder of a group of all, each with this role.
@@ -45,7 +45,7 @@ fn a_revoked_member_is_forgotten_by_the_founder_by_the_third_one_and_by_itself()
     assert!(founder.does(&["trust", "explain", &id]).lines().count() >= 1);
 
     // It stays so when all of them begin anew.
-    let [founder, third, gone] = [founder, third, gone].map(|node| node.kill().start());
+    let [founder, third, gone] = [founder, third, gone].map(|node| node.kill_to_return().start());
     sees(&founder, &third, "sign");
     assert!(member(&founder, &id).is_none() && member(&third, &id).is_none() && groups(&gone).is_empty());
     // And it may come again with a new ticket.
@@ -60,7 +60,7 @@ fn a_member_that_was_away_when_it_was_revoked_hears_it_when_it_comes_back_and_so
     let [founder, third, gone] = group(dir.path(), ["founder", "third", "gone"], "build");
     let id = gone.peer_id();
     knows(&third, &id);
-    let (third, gone) = (third.kill(), gone.kill());
+    let (third, gone) = (third.kill_to_return(), gone.kill_to_return());
     founder.does(&["trust", "remove", "gone"]);
     let third = third.start();
     forgets(&third, &id);
@@ -76,7 +76,7 @@ fn who_is_blocked_here_is_blocked_here_only_until_it_is_trusted_again() {
     let [founder, one, other] = group(dir.path(), ["founder", "one", "other"], "sign");
     let id = other.peer_id();
     knows(&one, &id);
-    let said = one.does(&["trust", "remove", "other"]);
+    let said = both(&one.verb(&["trust", "remove", "other"]));
     assert!(said.contains("block"), "what it means is said: {said}");
     assert_eq!(member(&one, &id).unwrap()["blocked"], true);
     assert!(one.does(&["trust", "explain", "other"]).contains("block"));
