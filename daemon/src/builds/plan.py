@@ -258,8 +258,12 @@ def describe(pkg, config, graph, chosen):
         ),
         "layer": [str(other.cpv) for other in chosen if other in needed_inside(pkg, graph, chosen)],
         "runtime": [str(other.cpv) for other in chosen if other is not pkg and any(not priority.buildtime or getattr(priority, "runtime", False) for priority in edges.get(other, ()))],
-        # Its parents in the graph are packages, or the words of the command line.
-        "asked": any(not hasattr(parent, "cpv") for parent in graph.nodes.get(pkg, ({}, {}))[1]),
+        # Its parents in the graph are packages, or the words of the command line. An update asks for what those need too
+        # that are installed and stay.
+        "asked": any(
+            not hasattr(parent, "cpv") or ("--update" in config.opts and parent.installed and parent not in chosen)
+            for parent in graph.nodes.get(pkg, ({}, {}))[1]
+        ),
         "inputs": [path, *(eclasses[name].location for name in inherited if name in eclasses), os.path.dirname(path)],
     }
 

@@ -3,14 +3,19 @@
 //! The resolver reads the configuration and sources what has no md5-cache, which is code of an ebuild: so it runs with
 //! the same walls as a build, without anything it could write to.
 
+use super::capture::Captured;
+use super::foreign::Foreign;
 use super::inside::Inside;
 use super::recipe::Recipe;
+use crate::api_builds::PlanOption;
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::OnceCell;
 use tree::cpv::{Cpv, ParseCpvError};
 use tree::digest::Digest;
 use tree::license::{License, LicenseGroups};
@@ -173,18 +178,29 @@ pub struct Plan {
     pub header: BTreeMap<String, String>,
     /// Before anything was read.
     pub begun: SystemTime,
+    /// The machine whose plan it is, when it is not this one's.
+    pub(super) foreign: Option<Arc<Foreign>>,
+    /// This machine's domain, captured when somebody first needs it.
+    pub(super) captured: OnceCell<Arc<Captured>>,
 }
 
-/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options.
+/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options, which are `options` only.
 ///
 /// Cancel safe: yes; the resolver is killed.
 ///
 /// # Errors
 /// When Portage finds no way, cannot be run, or what it says cannot be built from.
-pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Result<Plan, PlanError> {
+pub async fn plan(
+    sandbox: &Sandbox,
+    inside: &Inside,
+    atoms: &[String],
+    options: &[PlanOption],
+) -> Result<Plan, PlanError> {
     let begun = SystemTime::now();
     let python = inside.program("python3").ok_or(PlanError::NoPython)?;
-    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into(), "--".into()];
+    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into()];
+    command.extend(options.iter().map(|option| option.flag().into()));
+    command.push("--".into());
     command.extend(atoms.iter().map(Into::into));
     let mut policy = inside.resolver();
     policy.limits.time = DEADLINE;
@@ -199,6 +215,19 @@ pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Resul
         Answer::Error { error } => Err(PlanError::Refused { why: error, said }),
         Answer::Plan(resolved) => read(resolved, begun),
     }
+}
+
+/// The plan of another machine's domain, in which packages of this machine's root with other USE flags are made anew.
+///
+/// Cancel safe: yes; the resolver is killed.
+pub(super) async fn plan_foreign(
+    sandbox: &Sandbox,
+    inside: &Inside,
+    foreign: Arc<Foreign>,
+    atoms: &[String],
+) -> Result<Plan, PlanError> {
+    let plan = plan(sandbox, inside, atoms, &[PlanOption::Newuse]).await?;
+    Ok(Plan { foreign: Some(foreign), ..plan })
 }
 
 /// The end of a text, where the reason is.
@@ -222,7 +251,7 @@ fn read(resolved: Resolved, begun: SystemTime) -> Result<Plan, PlanError> {
         fingerprints.insert(ebuild.cpv.clone(), recipe.fingerprint());
         planned.push(one(ebuild, recipe, &fingerprints, &eula, &inputs)?);
     }
-    Ok(Plan { packages: planned, header, begun })
+    Ok(Plan { packages: planned, header, begun, foreign: None, captured: OnceCell::new() })
 }
 
 fn one(
