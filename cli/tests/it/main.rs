@@ -16,6 +16,7 @@
 
 mod builder;
 mod canaries;
+mod cbor;
 mod fault_server;
 mod gentoo;
 mod http;
@@ -51,6 +52,7 @@ mod no_open_proxy;
 mod offload_dag;
 mod offload_faults;
 mod offload_lan;
+mod offload_liars;
 mod offload_refused;
 mod offload_secrets;
 mod offload_stranger;
