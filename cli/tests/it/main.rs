@@ -23,6 +23,7 @@ mod http;
 mod members;
 mod network;
 mod noise;
+mod offload;
 mod peer;
 mod portage;
 mod upstream;
