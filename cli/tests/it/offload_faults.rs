@@ -199,7 +199,7 @@ fn what_ended_while_the_client_was_away_is_there_when_it_comes_back() {
     drop(request);
     workshop.go_on();
     wait::until("the builder to end", || (job(&strong, SLOW)["state"] == "done").then_some(()));
-    let strong = strong.kill().start();
+    let strong = strong.kill_to_return().start();
     let weak = weak.start();
     sees(&weak, &strong, "sign");
     wait::until("the job to end", || (job(&weak, SLOW)["state"] == "done").then_some(()));
@@ -217,7 +217,7 @@ fn a_command_that_is_killed_takes_nothing_along_and_a_cancel_ends_the_build_at_t
     held_at(&strong);
     request.kill();
     let waiting = Request::new(&weak, &["app-misc/slow", "--on", "strong"]);
-    wait::until("the second command", || (jobs(&weak).len() == 1).then_some(()));
+    wait::until("the second command to join", || waiting.said().contains("(job 1)").then_some(()));
     assert!(!processes_of(at_strong.dir.to_str().unwrap()).is_empty(), "a build has processes");
     weak.does(&["cancel", &job(&weak, SLOW)["id"].to_string()]);
     let said = waiting.fails();

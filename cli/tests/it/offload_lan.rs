@@ -153,7 +153,7 @@ fn what_was_built_for_another_is_listed_when_this_machine_asks_for_the_same() {
     came_from(&weak, TWO, &strong);
     assert_eq!(held_packages(&strong, TWO), 0);
     // Nor after a restart, which reads all rows anew.
-    let strong = strong.kill().start();
+    let strong = strong.kill_to_return().start();
     assert_eq!(held_packages(&strong, TWO), 0);
     strong.does(&["build", "dev-libs/two"]);
     assert_eq!(held_packages(&strong, TWO), 1);

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -190,7 +190,8 @@ impl Request {
         said
     }
 
-    fn said(&self) -> String {
+    /// What it said so far.
+    pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.said).unwrap_or_default()
     }
 
@@ -242,7 +243,11 @@ pub(crate) fn was_built_here(node: &TestPeer, cpv: &str) -> Value {
 
 /// How many packages of this version the node's binhost has.
 pub(crate) fn held_packages(node: &TestPeer, cpv: &str) -> usize {
-    let output: Output = node.verb(&["show", &format!("={cpv}"), "--json"]);
+    let output = node.verb(&["show", &format!("={cpv}"), "--json"]);
+    // Nothing at all is a "no".
+    if output.status.code() == Some(1) {
+        return 0;
+    }
     let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", both(&output)));
     shown["binpkgs"].as_array().map_or(0, Vec::len)
 }
