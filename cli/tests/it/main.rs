@@ -40,6 +40,7 @@ mod crash;
 mod crowd;
 mod examples;
 mod full_disk;
+mod group_packages;
 mod groups;
 mod groups_gone;
 mod groups_roles;

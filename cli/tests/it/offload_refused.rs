@@ -5,7 +5,7 @@ use std::fs;
 use crate::builder::{Builder, jobs};
 use crate::gentoo::Repo;
 use crate::members::{enrol, refused};
-use crate::peer::TestPeer;
+use crate::peer::{TestPeer, both};
 use crate::wait;
 use crate::workshop::{MINE, Request, SLOW, Workshop, came_from, held_at, held_packages, job, job_if, was_built_here};
 
@@ -46,7 +46,7 @@ fn another_chost_and_a_processor_that_the_builder_has_not_are_refused_before_any
 }
 
 #[test]
-fn another_ebuild_eclass_profile_or_repository_is_refused_with_what_differs() {
+fn a_repository_that_the_builder_has_not_is_named() {
     let workshop = Workshop::new();
     let (weak_machine, strong_machine) = (workshop.machine("weak"), workshop.machine("strong"));
     let overlay = Repo::overlay(&weak_machine.dir, "extra", "main");
@@ -56,13 +56,17 @@ fn another_ebuild_eclass_profile_or_repository_is_refused_with_what_differs() {
     overlay.write("app-misc/rare/rare-1.0.ebuild", alone);
     let strong = workshop.start(&strong_machine, "").start();
     let weak = workshop.start(&weak_machine, "").repo(&overlay).start();
-    strong_machine.import(&strong);
-    weak_machine.import(&weak);
     enrol(&strong, &weak, "build");
-
     let said = refusal(&weak, &strong, "app-misc/rare");
     assert!(said.contains("repositor") && said.contains("extra"), "{said}");
+    weak.does(&["build", "app-misc/rare", "--on", "any"]);
+    was_built_here(&weak, "app-misc/rare-1.0");
+}
 
+#[test]
+fn another_ebuild_or_profile_is_refused_with_what_differs() {
+    let workshop = Workshop::new();
+    let [(weak_machine, weak), (strong_machine, strong)] = workshop.pair();
     let ebuild = "app-misc/mine/mine-1.0.ebuild";
     let text = fs::read_to_string(strong_machine.repo.dir.join(ebuild)).unwrap();
     strong_machine.repo.write(ebuild, &(text.clone() + "\nsrc_configure() { :; }\n"));
@@ -173,8 +177,9 @@ fn an_ebuild_that_fails_is_not_tried_elsewhere_and_the_compilers_words_come_back
 fn who_is_no_member_or_not_there_is_said_by_name() {
     let workshop = Workshop::new();
     let [(_a, weak), (_b, strong)] = workshop.pair();
-    let said = refused(&weak, &["build", "app-misc/mine", "--on", "no-such-machine"]);
-    assert!(said.contains("no-such-machine"), "{said}");
+    let output = weak.verb(&["build", "app-misc/mine", "--on", "no-such-machine"]);
+    let said = both(&output);
+    assert!(output.status.code() == Some(2) && said.contains("no-such-machine"), "{said}");
     let strong = strong.kill_to_return();
     let said = refused(&weak, &["build", "app-misc/mine", "--on", "strong"]);
     assert!(said.contains("strong"), "{said}");

@@ -158,7 +158,9 @@ fn links_that_lead_out_of_the_configuration_are_not_followed() {
         // Built there without it or refused for it: both keep what is outside where it is.
         let output = weak.verb(&["build", "app-misc/mine", "--on", "strong"]);
         let said = both(&output);
-        assert!(output.status.success() || said.contains("leads out") || said.contains("differ"), "{link}: {said}");
+        // Portage itself stumbles over a link into what the sandbox does not show.
+        let refused = ["leads out", "differ", "No such file"].iter().any(|why| said.contains(why));
+        assert!(output.status.success() || refused, "{link}: {said}");
         assert_eq!(found_at(&at_strong, &strong, CANARY), Vec::<String>::new(), "{link}: {said}");
         fs::remove_file(&path).unwrap();
         let made = path.ancestors().skip(1).take_while(|folder| *folder != etc);

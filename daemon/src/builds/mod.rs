@@ -161,6 +161,12 @@ impl Builds {
         }
     }
 
+    /// Whether a builder was caught giving another package than it claimed.
+    #[must_use]
+    pub fn is_caught(&self, peer: &PeerId) -> bool {
+        self.caught.has(peer)
+    }
+
     /// Why a builder is left alone now, if it is.
     #[must_use]
     pub fn grounded(&self, peer: &PeerId) -> Option<Grounded> {

@@ -31,6 +31,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 const BUSY_PAUSE: Duration = Duration::from_secs(3);
 /// A builder that was lost is asked once more: it may have gone on, or be here again.
 const LOST_MAX: u32 = 1;
+/// The one builder that the user named may be gone for so long in all.
+const COMES_BACK_MAX: Duration = Duration::from_secs(40);
 /// Builders that did not build a package are told of, up to so many.
 const TRIED_MAX: usize = 32;
 const DIRECTORY_MODE: u32 = 0o755;
@@ -129,13 +131,14 @@ async fn capturable(domain: &Arc<Domain>, plan: &Plan, planned: &Planned) -> Res
 impl Giving<'_> {
     async fn run(self) -> Result<Option<Substitute>, OffloadError> {
         let offload = &self.domain.builds.offload;
-        let (mut left_out, mut lost) = (BTreeSet::new(), 0);
+        let (mut left_out, mut lost, mut lost_since) = (BTreeSet::new(), 0, None::<Instant>);
         loop {
             let Some(peer) = self.next(&left_out) else { return Ok(None) };
             let name = self.domain.groups.name(&peer);
             self.entry.show(|job| {
                 "offload".clone_into(&mut job.phase);
                 job.builder = Some(peer.to_string());
+                job.builder_name = Some(name.clone());
                 job.reason = Some(format!("offered to {name}"));
             });
             let begun = Instant::now();
@@ -162,7 +165,7 @@ impl Giving<'_> {
                     format!("{phase}: {reason}")
                 }
                 Outcome::Refused { code: Code::Busy, .. } if matches!(self.on, On::Peer(_)) => {
-                    self.pause().await?;
+                    self.pause("waits: the builder has enough to do").await?;
                     continue;
                 }
                 Outcome::Refused { code, reason, lines } => {
@@ -177,15 +180,23 @@ impl Giving<'_> {
                 }
                 Outcome::Lost(reason) => {
                     offload.note_failure(peer, begun.elapsed(), &reason);
-                    if lost < LOST_MAX && offload.grounded(&peer).is_none() {
+                    let since = lost_since.get_or_insert(begun).elapsed();
+                    // The only one that may build it may be starting again.
+                    let patient = matches!(self.on, On::Peer(_)) && since < COMES_BACK_MAX;
+                    if (lost < LOST_MAX || patient) && offload.grounded(&peer).is_none() {
                         lost += 1;
-                        tracing::info!(cpv = %self.planned.cpv, builder = name, reason, "a builder was lost and is asked again");
+                        tracing::info!(
+                            cpv = %self.planned.cpv, builder = name, reason, "a builder was lost and is asked again"
+                        );
+                        if patient {
+                            self.pause("waits: the builder was lost").await?;
+                        }
                         continue;
                     }
                     reason
                 }
             };
-            lost = 0;
+            (lost, lost_since) = (0, None);
             left_out.insert(peer);
             self.failed_at(peer, &name, &reason);
             if matches!(self.on, On::Peer(_)) {
@@ -209,7 +220,7 @@ impl Giving<'_> {
     fn failed_at(&self, peer: PeerId, name: &str, reason: &str) {
         tracing::info!(cpv = %self.planned.cpv, builder = name, reason, "not built there");
         self.entry.show(|job| {
-            job.builder = None;
+            (job.builder, job.builder_name) = (None, None);
             if job.tried.len() < TRIED_MAX {
                 let (name, reason) = (name.to_owned(), reason.to_owned());
                 job.tried.push(Tried { peer: peer.to_string(), name, reason });
@@ -217,8 +228,8 @@ impl Giving<'_> {
         });
     }
 
-    async fn pause(&self) -> Result<(), OffloadError> {
-        self.entry.show(|job| job.reason = Some("waits: the builder has enough to do".to_owned()));
+    async fn pause(&self, why: &str) -> Result<(), OffloadError> {
+        self.entry.show(|job| job.reason = Some(why.to_owned()));
         let mut cancelled = self.entry.cancelled();
         tokio::select! {
             Ok(_true) = cancelled.wait_for(|cancelled| *cancelled) => Err(OffloadError::Cancelled),
@@ -231,7 +242,7 @@ impl Giving<'_> {
         if let Some(grounded) = self.domain.builds.offload.grounded(&peer) {
             let why =
                 format!("it failed five times at once and is left alone for {} s: {}", grounded.for_s, grounded.why);
-            return Outcome::Refused { code: Code::Busy, reason: why, lines: Vec::new() };
+            return Outcome::Refused { code: Code::Role, reason: why, lines: Vec::new() };
         }
         if !word_counts(self.domain, &peer, &self.planned.cpv, &self.planned.slot) {
             let why = "its word does not count here: its role is less than `sign`, and `peer trust` names no such key";
