@@ -256,7 +256,8 @@ async fn offloaded(
     unless_cancelled(entry, made_first(domain, plan, planned, entry, on)).await?;
     started(entry, "offload").await;
     let Some(found) = offload::client::offload(domain, plan, planned, entry, on).await? else {
-        entry.show(|job| job.source = None);
+        // To be built here is the same attempt.
+        entry.show(|job| (job.source, job.attempt) = (None, job.attempt.saturating_sub(1)));
         return Ok(None);
     };
     entry.show(|job| "sign".clone_into(&mut job.phase));

@@ -77,6 +77,8 @@ struct Line {
 /// What a client wants besides going on.
 enum Word {
     Nothing,
+    /// Nobody said anything: it is time for a sign of life.
+    Beat,
     Cancel,
     Gone,
 }
@@ -93,9 +95,12 @@ impl Line {
         }
     }
 
-    /// Waits for the client's next word, or for the next sign of life to be given.
+    /// Waits for the client's next word, or until the next sign of life is due.
+    ///
+    /// Cancel safe: yes; for that reason it says nothing itself.
     async fn attend(&mut self) -> Word {
         tokio::select! {
+            biased;
             heard = self.dialogue.hear() => match heard.map(|frame| frame.map(|frame| ToBuilder::decode(&frame))) {
                 Some(Ok(Ok(ToBuilder::Alive {}))) => {
                     self.heard = Instant::now();
@@ -104,11 +109,12 @@ impl Line {
                 Some(Ok(Ok(ToBuilder::Cancel {}))) => Word::Cancel,
                 _ => Word::Gone,
             },
-            _ = self.ticks.tick() => {
-                let silent = self.heard.elapsed() > SILENCE_MAX;
-                if silent || self.dialogue.say(ToClient::Alive {}.encode()).await.is_err() { Word::Gone } else { Word::Nothing }
-            }
+            _ = self.ticks.tick() => if self.heard.elapsed() > SILENCE_MAX { Word::Gone } else { Word::Beat },
         }
+    }
+
+    async fn beat(&mut self) -> bool {
+        self.dialogue.say(ToClient::Alive {}.encode()).await.is_ok()
     }
 
     /// Does something while the client is told that this machine is alive; None when the client left.
@@ -118,8 +124,10 @@ impl Line {
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
-                word = self.attend() => if !matches!(word, Word::Nothing) {
-                    return None;
+                word = self.attend() => match word {
+                    Word::Nothing => {}
+                    Word::Beat if self.beat().await => {}
+                    Word::Beat | Word::Cancel | Word::Gone => return None,
                 },
             }
         }
@@ -160,7 +168,8 @@ impl Line {
                 _ = looks.tick() => {}
                 word = self.attend() => match word {
                     Word::Nothing => {}
-                    Word::Gone => return None,
+                    Word::Beat if self.beat().await => {}
+                    Word::Beat | Word::Gone => return None,
                     Word::Cancel => {
                         if domain.builds.offload.leaves(&fingerprint, &client) && entry.now().client.is_some() {
                             entry.cancel();

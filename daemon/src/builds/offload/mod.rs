@@ -9,6 +9,7 @@
 
 pub(super) mod builder;
 pub(super) mod client;
+mod log;
 mod transfer;
 mod wire;
 
