@@ -12,6 +12,7 @@
     reason = "the rules of the product's rooms; a test writes files and starts processes, and says so when it cannot"
 )]
 
+mod answers;
 mod builder;
 mod fault_server;
 mod gentoo;
@@ -51,4 +52,6 @@ mod status_page;
 mod substitutes;
 mod swarm;
 mod tidy;
+mod usable;
+mod usable_table;
 mod verbs;
