@@ -33,10 +33,10 @@ const CASES: &[Case] = &[
     ),
     ("a masked flag for all", &[("profile/use.mask", "debug\n"), ("package.use", "app-misc/flags debug\n")]),
     ("a newer version unmasked", &[("package.unmask", "=app-misc/flags-1.1\n")]),
-    ("the older of two slots wanted no more", &[("package.mask", "app-misc/slotted:1\n")]),
+    ("the newer of two slots masked", &[("package.mask", "app-misc/slotted:2\n")]),
     ("the newer of two masked", &[("package.mask", ">=app-misc/several-2\n")]),
     ("a flag of one version", &[("package.use", "=app-misc/several-2.0 extra\n")]),
-    ("another sub-slot below", &[("package.unmask", "=dev-libs/two-2.0\n")]),
+    ("another sub-slot below", &[("package.unmask", "=dev-libs/low-2.0\n")]),
     ("a flag that the ebuild has no more", &[("package.use", "app-misc/changed gone\n")]),
     ("a flag that the ebuild has since", &[("package.use", "app-misc/changed since\n")]),
 ];
@@ -55,8 +55,11 @@ fn repository(machine: &Builder) {
     machine.ebuild("app-misc/several-2.0", &flagged("extra"), &[]);
     machine.ebuild("app-misc/changed-1.0", &flagged("gone"), &[]);
     machine.ebuild("app-misc/twice-1.0", NOTE, &[]);
-    machine.ebuild("dev-libs/two-2.0", "SLOT=\"0/2\"\n", &[]);
-    machine.repo.write("profiles/package.mask", "=dev-libs/two-2.0\n=app-misc/flags-1.1\n");
+    machine.ebuild("dev-libs/low-1.0", &NOTE.replace("SLOT=\"0\"", "SLOT=\"0/1\""), &[]);
+    machine.ebuild("dev-libs/low-2.0", &NOTE.replace("SLOT=\"0\"", "SLOT=\"0/2\""), &[]);
+    let upper = format!("{NOTE}DEPEND=\"dev-libs/low:=\"\nRDEPEND=\"dev-libs/low:=\"\n");
+    machine.ebuild("app-misc/upper-1.0", &upper, &[]);
+    machine.repo.write("profiles/package.mask", "=dev-libs/low-2.0\n=app-misc/flags-1.1\n");
 }
 
 /// Everything that was listed at any time, by where it is.
@@ -115,11 +118,10 @@ fn choice(machine: &Builder, name: &str, url: &str, files: &[(&str, &str)], atom
     let output = machine.emerge(name, url, &[&words[..], atoms].concat());
     let said = both(&output);
     assert!(output.status.success(), "{name}: {said}");
-    let lines: BTreeSet<String> = said
-        .lines()
-        .filter(|line| line.starts_with("[ebuild") || line.starts_with("[binary"))
-        .map(str::to_owned)
-        .collect();
+    // Where it goes is no part of what is chosen.
+    let root = format!(" to {}/", machine.dir.join(name).join("root").display());
+    let chosen = said.lines().filter(|line| line.starts_with("[ebuild") || line.starts_with("[binary"));
+    let lines: BTreeSet<String> = chosen.map(|line| line.replace(&root, "")).collect();
     assert!(lines.len() >= atoms.len(), "{name}: {said}");
     lines
 }
@@ -132,10 +134,8 @@ fn emerge_chooses_the_same_from_what_is_listed_as_from_all_that_was_built() {
     let peer = machine.start();
     let mut all = All::default();
     let atoms = ["app-misc/flags", "app-misc/slotted:1", "app-misc/slotted:2", "app-misc/changed", "app-misc/twice"];
-    all.builds(
-        &peer,
-        &[MARKER.trim_end_matches("-1.0"), "=app-misc/several-1.0", "=app-misc/several-2.0", "app-misc/one"],
-    );
+    all.builds(&peer, &["app-misc/marker", "=app-misc/several-1.0", "app-misc/upper"]);
+    all.builds(&peer, &["=app-misc/several-2.0"]);
     all.builds(&peer, &atoms);
     machine.etc("package.use", "app-misc/flags debug\n");
     package_env(&machine, &[("app-misc/twice", "CFLAGS=\"-O1\"\n")]);
@@ -147,7 +147,9 @@ fn emerge_chooses_the_same_from_what_is_listed_as_from_all_that_was_built() {
     all.invent("app-misc/several-2.0", "CHOST", "i686-pc-linux-gnu");
     let everything: Vec<Entry> = all.0.values().cloned().collect();
 
-    let asked = [&atoms[..], &["app-misc/several", "app-misc/one"]].concat();
+    let asked: Vec<String> =
+        ["flags", "slotted", "changed", "twice", "several", "upper"].map(|name| format!("app-misc/{name}")).to_vec();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
     let mut outcomes = BTreeSet::new();
     for (number, (what, files)) in CASES.iter().enumerate() {
         let etc = machine.dir.join("root/etc/portage");
