@@ -2,7 +2,7 @@
 
 use crate::commands::{
     build, cancel, challenge, check_config, completions, doctor, fetch, gc, import, jobs, key, logs, man, peers, pin,
-    setup, show, status, trust, verify,
+    setup, show, status, trust, verify, weather,
 };
 use clap::{Args, Parser, Subcommand};
 use daemon::config::Overrides;
@@ -53,6 +53,7 @@ pub(crate) enum Verb {
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
     Show(show::ShowArgs),
+    Weather(weather::WeatherArgs),
     Challenge(challenge::ChallengeArgs),
     Trust(trust::TrustArgs),
     Key(key::KeyArgs),

@@ -3,11 +3,13 @@
 use crate::blocking;
 use crate::builds::claim::SignedClaim;
 use crate::builds::substitute::{all_claims, kept_claims};
-use crate::swarm::{Held, Holdings, ReadAt, Swarm};
-use std::collections::HashSet;
+use crate::group::Groups;
+use crate::swarm::{Held, Holdings, PeerId, ReadAt, Swarm, Topic};
+use futures::future::BoxFuture;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use store::{Blob, Store};
 use tree::digest::Digest;
 
@@ -23,12 +25,19 @@ pub struct Sharing {
     pub builds: bool,
 }
 
+/// Finds the answer to a member's question; None refuses it. Whether the peer may ask this is for it to say.
+pub type Answerer = dyn Fn(PeerId, Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> + Send + Sync;
+
 /// What this node gives to others: distfiles that every Manifest line naming them allows to share, and binary packages of
 /// which a claim is kept (there is none where RESTRICT or licence forbid it).
 pub struct Shared {
     store: Store,
     sharing: Sharing,
     claimed: RwLock<Claimed>,
+    groups: Arc<Groups>,
+    /// Who was offered which blob, beside what is given to many.
+    offered: RwLock<HashMap<Digest, HashSet<PeerId>>>,
+    queries: OnceLock<Box<Answerer>>,
     given_bytes: Arc<AtomicU64>,
 }
 
@@ -49,18 +58,54 @@ impl Claimed {
 impl Shared {
     /// Of this store. Reads the claims: blocking.
     #[must_use]
-    pub fn new(store: &Store, sharing: Sharing) -> Self {
+    pub fn new(store: &Store, sharing: Sharing, groups: Arc<Groups>) -> Self {
         let mut claimed = Claimed::default();
         if sharing.builds {
             all_claims(store).iter().for_each(|claim| claimed.add(claim));
         }
-        Self { store: store.clone(), sharing, claimed: RwLock::new(claimed), given_bytes: Arc::default() }
+        Self {
+            store: store.clone(),
+            sharing,
+            claimed: RwLock::new(claimed),
+            groups,
+            offered: RwLock::default(),
+            queries: OnceLock::new(),
+            given_bytes: Arc::default(),
+        }
     }
 
     /// A claim was kept: what it names may be given from now on.
     pub fn share_claim(&self, claim: &SignedClaim) {
         if self.sharing.builds {
             self.claimed.write().unwrap_or_else(PoisonError::into_inner).add(claim);
+        }
+    }
+
+    /// Gives a blob of the store to this peer, until [`Shared::take_back`].
+    pub fn offer(&self, digest: Digest, peer: PeerId) {
+        self.offered.write().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().insert(peer);
+    }
+
+    /// Takes back what [`Shared::offer`] gave.
+    pub fn take_back(&self, digest: &Digest, peer: &PeerId) {
+        let mut offered = self.offered.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peers) = offered.get_mut(digest) {
+            peers.remove(peer);
+            if peers.is_empty() {
+                offered.remove(digest);
+            }
+        }
+    }
+
+    fn is_offered(&self, digest: &Digest, peer: &PeerId) -> bool {
+        let offered = self.offered.read().unwrap_or_else(PoisonError::into_inner);
+        offered.get(digest).is_some_and(|peers| peers.contains(peer))
+    }
+
+    /// Says who answers questions of [`Topic::Query`] from now on; the first to say it stays.
+    pub fn answer_queries(&self, answerer: Box<Answerer>) {
+        if self.queries.set(answerer).is_err() {
+            tracing::error!("queries are answered already");
         }
     }
 
@@ -102,8 +147,8 @@ impl ReadAt for OpenBlob {
 }
 
 impl Holdings for Shared {
-    fn open(&self, digest: &Digest) -> Option<Held> {
-        if !self.allows(digest) {
+    fn open(&self, digest: &Digest, peer: &PeerId) -> Option<Held> {
+        if !self.allows(digest) && !self.is_offered(digest, peer) {
             return None;
         }
         let blob = crate::domain::held(&self.store, digest)?;
@@ -111,11 +156,22 @@ impl Holdings for Shared {
         Some(Held { size: blob.size(), reader: Box::new(OpenBlob { blob, given_bytes }) })
     }
 
-    fn claims(&self, fingerprint: &Digest) -> Vec<Vec<u8>> {
+    fn claims(&self, fingerprint: &Digest, _peer: &PeerId) -> Vec<Vec<u8>> {
         if !self.has_claims(fingerprint) {
             return Vec::new();
         }
         kept_claims(&self.store, fingerprint).iter().map(|claim| claim.as_bytes().to_vec()).collect()
+    }
+
+    fn is_member(&self, peer: &PeerId) -> bool {
+        self.groups.role(peer).is_some()
+    }
+
+    fn answer(&self, peer: PeerId, topic: Topic, question: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
+        match (topic, self.queries.get()) {
+            (Topic::Query, Some(answerer)) => answerer(peer, question),
+            _ => Box::pin(std::future::ready(None)),
+        }
     }
 
     fn announced(&self) -> Vec<Digest> {

@@ -18,6 +18,42 @@ pub struct BuildRequest {
     /// Build here even if the package is held or a trusted peer has it; the new one takes its place.
     #[serde(default)]
     pub rebuild: bool,
+    /// How the plan is made.
+    #[serde(default)]
+    pub options: Vec<PlanOption>,
+}
+
+/// How a plan is made otherwise than of what is named alone: options of `emerge`, so that nobody hands free words on to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanOption {
+    /// Newer versions of what is installed.
+    Update,
+    /// Of dependencies too.
+    Deep,
+    /// What is installed with other USE flags than it would be now.
+    Newuse,
+    /// The same, without flags that came or went and are off.
+    ChangedUse,
+    /// As if nothing were installed.
+    Emptytree,
+}
+
+impl PlanOption {
+    /// What brings a machine to the state of its repositories, as `emerge --update --deep --newuse` does.
+    pub const UPDATE: [Self; 3] = [Self::Update, Self::Deep, Self::Newuse];
+
+    /// As `emerge` spells it.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Update => "--update",
+            Self::Deep => "--deep",
+            Self::Newuse => "--newuse",
+            Self::ChangedUse => "--changed-use",
+            Self::Emptytree => "--emptytree",
+        }
+    }
 }
 
 /// What becomes of one package.

@@ -9,7 +9,7 @@ mod generation;
 mod row;
 
 pub use generation::Generation;
-pub use row::{BinpkgRow, DecodeRowError, Origin, Sums, parse_path, path_of};
+pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums, parse_path, path_of};
 
 use crate::blocking;
 use crate::stats::now_s;
@@ -246,7 +246,8 @@ impl Binhost {
 impl State {
     /// The index of what is held.
     fn index(&self, store: &Store, timestamp: u64) -> PackagesIndex {
-        let held = self.rows.values().filter(|row| store.size_of(&row.digest) == Some(row.size));
+        let own = self.rows.values().filter(|row| !row.guest);
+        let held = own.filter(|row| store.size_of(&row.digest) == Some(row.size));
         let entries = held.filter_map(|row| {
             let listed = row.listed();
             listed.inspect_err(|error| tracing::error!(digest = ?row.digest, %error, "a package is not listed")).ok()

@@ -4,6 +4,7 @@
 //! Nothing here reads the environment: the caller says what surrounds the process ([`Surroundings`]).
 
 use crate::config_build::{BuildConfig, BuildSection};
+use crate::config_offload::{OffloadConfig, OffloadPolicy, OffloadSection};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::net::SocketAddr;
@@ -92,6 +93,8 @@ pub struct Config {
     pub transfers_max: usize,
     /// How packages are built.
     pub build: BuildConfig,
+    /// What others build for this machine, and it for them.
+    pub offload: OffloadConfig,
 }
 
 /// Where an effective value came from, for `peer check-config`.
@@ -210,6 +213,7 @@ struct File {
     store: StoreSection,
     share: ShareSection,
     build: BuildSection,
+    offload: OffloadSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -317,7 +321,15 @@ fn merge_build(file: BuildSection, picker: &mut Picker) -> BuildConfig {
         disk_max: picker.pick("build.disk_max", None, file.disk_max, Size(64 << 30), ToString::to_string),
         processes_max: picker.pick("build.processes_max", None, file.processes_max, 4096, ToString::to_string),
         time_max_s: picker.pick("build.time_max_s", None, file.time_max_s, 12 * 3600, ToString::to_string),
+        variables: picker.pick("build.variables", None, file.variables, Vec::new(), |list| show_list(list)),
         share: picker.pick("build.share", None, file.share, true, ToString::to_string),
+    }
+}
+
+fn merge_offload(file: &OffloadSection, build: &BuildConfig, picker: &mut Picker) -> OffloadConfig {
+    OffloadConfig {
+        builds: picker.pick("offload.builds", None, file.builds, OffloadPolicy::Never, ToString::to_string),
+        jobs_max: picker.pick("offload.jobs_max", None, file.jobs_max, build.jobs_max, ToString::to_string),
     }
 }
 
@@ -361,6 +373,7 @@ impl Config {
         let default_p2p =
             ["/ip4/0.0.0.0/tcp/8421", "/ip6/::/tcp/8421", "/ip4/0.0.0.0/udp/8421/quic-v1", "/ip6/::/udp/8421/quic-v1"];
         let default_p2p = default_p2p.map(str::to_owned).to_vec();
+        let build = merge_build(file.build, picker);
         Self {
             data_dir: picker.pick("data_dir", flags.data_dir.clone(), file.data_dir, data_dir, path),
             http: picker.pick("http.listen", non_empty(&flags.http), file.http.listen, default_http, |l| show_list(l)),
@@ -415,7 +428,8 @@ impl Config {
                 16,
                 ToString::to_string,
             ),
-            build: merge_build(file.build, picker),
+            offload: merge_offload(&file.offload, &build, picker),
+            build,
         }
     }
 
@@ -431,7 +445,7 @@ impl Config {
         if !(1..=256).contains(&self.transfers_max) {
             return wrong("mirrors.transfers_max", "must be from 1 to 256");
         }
-        if let Err((key, why)) = self.build.check() {
+        if let Err((key, why)) = self.build.check().and_then(|()| self.offload.check()) {
             return wrong(key, why);
         }
         if self.data_dir.as_os_str().is_empty() {

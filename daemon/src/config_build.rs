@@ -6,6 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// Names in `build.variables`; a user writes them by hand.
+const VARIABLES_MAX: usize = 200;
+
 /// How packages are built on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildConfig {
@@ -23,6 +26,8 @@ pub struct BuildConfig {
     pub processes_max: u32,
     /// Seconds one build may take.
     pub time_max_s: u64,
+    /// Names of variables of make.conf and package.env that ebuilds see, besides those that Portage and profiles know.
+    pub variables: Vec<String>,
     /// Give binary packages (and claims for them) to peers.
     pub share: bool,
 }
@@ -38,6 +43,7 @@ pub(super) struct BuildSection {
     pub(super) disk_max: Option<Size>,
     pub(super) processes_max: Option<u32>,
     pub(super) time_max_s: Option<u64>,
+    pub(super) variables: Option<Vec<String>>,
     pub(super) share: Option<bool>,
 }
 
@@ -62,8 +68,19 @@ impl BuildConfig {
         if !(10..=7 * 86_400).contains(&self.time_max_s) {
             return Err(("build.time_max_s", "must be from 10 seconds to a week"));
         }
+        if self.variables.len() > VARIABLES_MAX || !self.variables.iter().all(|name| is_variable(name)) {
+            return Err(("build.variables", "must be at most 200 names of shell variables"));
+        }
         Ok(())
     }
+}
+
+/// Whether a shell can have a variable of this name.
+pub(crate) fn is_variable(name: &str) -> bool {
+    let mut letters = name.chars();
+    letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && name.len() <= 100
 }
 
 /// A directory or file of this machine that builds see: `/opt/tool`, or `/opt/tool:/usr/lib/tool` to see it elsewhere.

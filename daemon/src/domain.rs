@@ -9,6 +9,7 @@ use crate::blocking;
 use crate::builds::Builds;
 use crate::fetcher;
 use crate::flight::{End, Flight, Flights, Follower, ObtainError};
+use crate::group::Groups;
 use crate::kept::KeptPaths;
 use crate::openpgp::SigningKey;
 use crate::pins;
@@ -63,6 +64,8 @@ pub struct Domain {
     pub binhost: Arc<Binhost>,
     /// What makes them.
     pub builds: Builds,
+    /// Machines whose users enrolled them.
+    pub groups: Arc<Groups>,
     /// Told when pinned files may be missing.
     pub pins_changed: Notify,
     /// The key binary packages are signed with.
@@ -99,6 +102,8 @@ pub struct Parts {
     pub binhost: Arc<Binhost>,
     /// What makes them.
     pub builds: Builds,
+    /// Machines whose users enrolled them.
+    pub groups: Arc<Groups>,
     /// Where it is reached.
     pub addresses: Addresses,
     /// The daemon's tasks.
@@ -159,7 +164,8 @@ impl Domain {
     /// Puts the parts together; does nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, store, mirrors, swarm, repositories, announcer, binhost, builds, addresses, tasks } = parts;
+        let Parts { config, store, mirrors, swarm, repositories, announcer, binhost, builds, groups, addresses, tasks } =
+            parts;
         let slots = Semaphore::new(config.transfers_max);
         let kept = Arc::new(KeptPaths::open(&config.data_dir));
         let signing = SigningKey::below(&config.data_dir, &swarm.peer_id().to_string());
@@ -179,6 +185,7 @@ impl Domain {
             announcer,
             binhost,
             builds,
+            groups,
             pins_changed: Notify::new(),
             signing,
             slots,

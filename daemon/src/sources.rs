@@ -395,7 +395,7 @@ mod tests {
     }
 
     impl Holdings for Shelf {
-        fn open(&self, digest: &Digest) -> Option<Held> {
+        fn open(&self, digest: &Digest, _: &PeerId) -> Option<Held> {
             (*digest == Digest::of(CONTENT)).then(|| Held { size: self.claims, reader: Box::new(Content) })
         }
 

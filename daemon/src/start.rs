@@ -7,6 +7,7 @@ use crate::blocking;
 use crate::builds::Builds;
 use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
+use crate::group::Groups;
 use crate::http::{control, public, serve_tcp, serve_unix};
 use crate::portage::Portage;
 use crate::repositories::{AskMetadata, Repositories};
@@ -50,8 +51,8 @@ pub enum RunError {
     /// The binary packages.
     #[error("cannot offer the binary packages")]
     Binhost(#[from] BinhostError),
-    /// The jobs.
-    #[error("cannot read the jobs and whose claims count")]
+    /// The jobs, and whom the user enrolled and trusts.
+    #[error("cannot read the jobs, the groups and whose claims count")]
     Builds(#[from] store::IndexError),
     /// The key of this node.
     #[error("the key {path} cannot be read: {why}")]
@@ -113,7 +114,8 @@ pub async fn run(
     let control = bind_control(&config.control).await?;
     let addresses = addresses(&listeners, &identity);
 
-    let shared = Arc::new(open_shared(&store, &config).await);
+    let groups = Arc::new(open_groups(&store, &identity).await?);
+    let shared = Arc::new(open_shared(&store, &config, &groups).await);
     let builds = open_builds(&config, &store, &identity, &path).await?;
     let ask: Arc<dyn AskMetadata> =
         Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
@@ -131,6 +133,7 @@ pub async fn run(
         announcer: Arc::clone(&announcer),
         binhost,
         builds,
+        groups,
         addresses,
         tasks,
     };
@@ -222,10 +225,15 @@ pub fn peer_id_of(data_dir: &Path) -> Option<String> {
     Some(Identity::from_bytes(&bytes).ok()?.peer_id().to_string())
 }
 
-async fn open_shared(store: &Store, config: &Config) -> Shared {
+async fn open_groups(store: &Store, identity: &Identity) -> Result<Groups, store::IndexError> {
+    let (store, identity) = (store.clone(), identity.clone());
+    blocking::run(move || Groups::open(&store, identity)).await
+}
+
+async fn open_shared(store: &Store, config: &Config, groups: &Arc<Groups>) -> Shared {
     let sharing = Sharing { distfiles: config.share_distfiles, builds: config.build.share };
-    let store = store.clone();
-    blocking::run(move || Shared::new(&store, sharing)).await
+    let (store, groups) = (store.clone(), Arc::clone(groups));
+    blocking::run(move || Shared::new(&store, sharing, groups)).await
 }
 
 async fn open_builds(config: &Config, store: &Store, identity: &Identity, path: &OsString) -> Result<Builds, RunError> {

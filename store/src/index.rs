@@ -105,10 +105,12 @@ pub(crate) enum Table {
     Claims,
     /// As [`Self::Jobs`].
     Trust,
+    /// As [`Self::Jobs`].
+    Groups,
 }
 
 impl Table {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Blobs,
         Self::Used,
         Self::Moves,
@@ -122,6 +124,7 @@ impl Table {
         Self::Binpkgs,
         Self::Claims,
         Self::Trust,
+        Self::Groups,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -139,6 +142,7 @@ impl Table {
             Self::Binpkgs => "binpkgs",
             Self::Claims => "claims",
             Self::Trust => "trust",
+            Self::Groups => "groups",
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/
-//!   VERSION                   "peer store 2"; written last when a store is made
+//!   VERSION                   "peer store 3"; written last when a store is made
 //!   LOCK                      locked while a process has the store open
 //!   index/                    RocksDB: what is held, used, pinned, what the trees name, and rows of the daemon
 //!   blobs/ab/<128 hex>        verified bytes, mode 0444; 256 directories, all made with the store
@@ -26,9 +26,10 @@ use crate::disk::{At as _, Disk, PathError};
 
 /// The format this program writes, and the newest it reads.
 ///
-/// A store of format 1 has an index without the tables of [`crate::RowTable`]. It is raised as it is opened, before these tables are
-/// made: RocksDB does not open an index with tables it was not told of, and a program of format 1 says so of the version instead.
-pub const FORMAT_VERSION: u32 = 2;
+/// A store of format 1 has an index without the tables of [`crate::RowTable`], one of format 2 lacks the table of groups. Either is
+/// raised as it is opened, before these tables are made: RocksDB does not open an index with tables it was not told of, and an earlier
+/// program says so of the version instead.
+pub const FORMAT_VERSION: u32 = 3;
 /// The oldest format that is raised to this one.
 const FORMAT_VERSION_MIN: u32 = 1;
 const VERSION_PREFIX: &str = "peer store ";
@@ -176,7 +177,7 @@ mod tests {
         let layout = Layout::new(dir.path());
         layout.prepare(&RealDisk).unwrap();
         layout.prepare(&RealDisk).unwrap();
-        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 2\n");
+        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 3\n");
         assert_eq!(layout.blob_dirs().filter(|dir| dir.is_dir()).count(), 256);
     }
 
@@ -184,7 +185,7 @@ mod tests {
     fn a_later_version_or_another_file_is_refused_by_its_words() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        let later = ("peer store 3\n", "peer store 3");
+        let later = ("peer store 4\n", "peer store 4");
         for (text, found) in [later, ("peer store 0\n", "peer store 0"), ("", ""), ("hello\nworld", "hello")] {
             atomic::write_atomically(&layout.version(), text.as_bytes(), 0o644).unwrap();
             match layout.prepare(&RealDisk) {
@@ -203,7 +204,7 @@ mod tests {
         let blob = layout.blob(&Digest::of(b"abc"));
         atomic::write_atomically(&blob, b"abc", 0o444).unwrap();
         layout.prepare(&RealDisk).unwrap();
-        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 2\n");
+        assert_eq!(fs::read(layout.version()).unwrap(), b"peer store 3\n");
         assert_eq!(fs::read(&blob).unwrap(), b"abc");
     }
 }

@@ -35,6 +35,8 @@ pub enum RowTable {
     Claims,
     /// Whose claims are believed.
     Trust,
+    /// Machines whose users enrolled them: rosters, tickets, addresses.
+    Groups,
 }
 
 impl RowTable {
@@ -44,6 +46,7 @@ impl RowTable {
             Self::Binpkgs => Table::Binpkgs,
             Self::Claims => Table::Claims,
             Self::Trust => Table::Trust,
+            Self::Groups => Table::Groups,
         }
     }
 }
@@ -170,7 +173,7 @@ mod tests {
         (dir, store)
     }
 
-    const ALL: [RowTable; 4] = [RowTable::Jobs, RowTable::Binpkgs, RowTable::Claims, RowTable::Trust];
+    const ALL: [RowTable; 5] = [RowTable::Jobs, RowTable::Binpkgs, RowTable::Claims, RowTable::Trust, RowTable::Groups];
 
     #[test]
     fn rows_of_every_table_survive_reopening_and_do_not_mix() {
@@ -184,7 +187,7 @@ mod tests {
         drop(store);
         let store = Store::open(dir.path(), Options::default()).unwrap();
         let found = ALL.map(|table| store.row(table, b"key").unwrap());
-        assert_eq!(found, [Some(vec![0]), Some(vec![1]), Some(vec![2]), None]);
+        assert_eq!(found, [Some(vec![0]), Some(vec![1]), Some(vec![2]), None, Some(vec![4])]);
         assert_eq!(store.row(RowTable::Jobs, b"empty").unwrap(), Some(Vec::new()));
         assert_eq!(store.row(RowTable::Jobs, b"ke").unwrap(), None);
     }
@@ -247,26 +250,34 @@ mod tests {
         assert_eq!(store.row(RowTable::Jobs, b"good").unwrap(), None);
     }
 
-    #[test]
-    fn a_store_of_the_first_format_opens_and_takes_rows() {
-        let (dir, store) = fresh();
-        let pin = "kept".parse().unwrap();
-        store.pin(&tree::digest::Digest::of(b"abc"), &pin).unwrap();
-        drop(store);
-        // As a program of format 1 leaves it: an index without these tables.
-        let path = dir.path().join("index");
+    /// As a program of an earlier format leaves a store: an index without these tables.
+    fn lower(dir: &std::path::Path, format: u32, without: &[RowTable]) {
+        let path = dir.join("index");
         let tables = rocksdb::DB::list_cf(&rocksdb::Options::default(), &path).unwrap();
         let mut index = rocksdb::DB::open_cf(&rocksdb::Options::default(), &path, tables).unwrap();
-        for table in ALL {
+        for table in without {
             index.drop_cf(table.table().name()).unwrap();
         }
         drop(index);
-        crate::write_atomically(&dir.path().join("VERSION"), b"peer store 1\n", 0o644).unwrap();
-        let store = Store::open(dir.path(), Options::default()).unwrap();
-        assert_eq!((store.pins().len(), store.row(RowTable::Jobs, b"a").unwrap()), (1, None));
-        store.put_row(RowTable::Jobs, b"a", b"1").unwrap();
-        drop(store);
-        let store = Store::open(dir.path(), Options::default()).unwrap();
-        assert_eq!(store.row(RowTable::Jobs, b"a").unwrap(), Some(b"1".to_vec()));
+        crate::write_atomically(&dir.join("VERSION"), format!("peer store {format}\n").as_bytes(), 0o644).unwrap();
+    }
+
+    #[test]
+    fn stores_of_earlier_formats_open_with_what_they_hold_and_take_rows() {
+        for (format, missing) in [(1, ALL.as_slice()), (2, &[RowTable::Groups])] {
+            let (dir, store) = fresh();
+            let pin = "kept".parse().unwrap();
+            store.pin(&tree::digest::Digest::of(b"abc"), &pin).unwrap();
+            store.put_row(RowTable::Trust, b"key", b"1").unwrap();
+            drop(store);
+            lower(dir.path(), format, missing);
+            let store = Store::open(dir.path(), Options::default()).unwrap();
+            let trust = (format == 2).then(|| b"1".to_vec());
+            assert_eq!((store.pins().len(), store.row(RowTable::Trust, b"key").unwrap()), (1, trust));
+            store.put_row(RowTable::Groups, b"a", b"1").unwrap();
+            drop(store);
+            let store = Store::open(dir.path(), Options::default()).unwrap();
+            assert_eq!(store.row(RowTable::Groups, b"a").unwrap(), Some(b"1".to_vec()));
+        }
     }
 }

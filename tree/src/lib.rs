@@ -42,7 +42,12 @@ pub mod image;
 
 pub mod packages;
 
+pub mod cpu;
+
+pub mod elf;
+
 mod confine;
+mod cpu_table;
 mod depstring;
 mod expand;
 mod getconfig;

@@ -50,7 +50,8 @@ pub(crate) async fn run(args: &BuildArgs, client: &Client, out: &Output) -> Resu
             hint: format!("leave --on out or say `--on {HERE}`"),
         });
     }
-    let request = BuildRequest { atoms: args.atoms.clone(), pretend: args.pretend, rebuild: args.rebuild };
+    let (atoms, options) = (args.atoms.clone(), Vec::new());
+    let request = BuildRequest { atoms, pretend: args.pretend, rebuild: args.rebuild, options };
     let mut heard = Heard { out, pretend: args.pretend, watch: Watch::new(out), ended: None };
     tokio::select! {
         biased;

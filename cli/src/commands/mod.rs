@@ -21,6 +21,7 @@ pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod trust;
 pub(crate) mod verify;
+pub(crate) mod weather;
 
 use crate::Around;
 use crate::args::{Peer, Verb};
@@ -46,6 +47,7 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Logs(args) => logs::run(args, &client(), out).await,
         Verb::Cancel(args) => cancel::run(args, &client(), out).await,
         Verb::Show(args) => show::run(args, &client(), out).await,
+        Verb::Weather(args) => weather::run(args, &client(), out).await,
         Verb::Challenge(args) => challenge::run(args, &client(), out).await,
         Verb::Trust(args) => trust::run(args, &client(), out).await,
         Verb::Key(args) => key::run(args, globals, around, out).await,

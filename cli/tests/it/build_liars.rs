@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::builds::claim::{Claim, SignedClaim};
-use daemon::swarm::{Config, Held, Holdings, Identity, ReadAt, Swarm};
+use daemon::swarm::{Config, Held, Holdings, Identity, PeerId, ReadAt, Swarm};
 use daemon::tasks::Tasks;
 use tempfile::tempdir;
 use tokio::runtime::Runtime;
@@ -42,14 +42,14 @@ impl ReadAt for Bytes {
 }
 
 impl Holdings for Shelf {
-    fn open(&self, digest: &Digest) -> Option<Held> {
+    fn open(&self, digest: &Digest, _: &PeerId) -> Option<Held> {
         self.opened.lock().unwrap().push(*digest);
         let bytes = self.blobs.lock().unwrap().get(digest)?.clone();
         Some(Held { size: bytes.len() as u64, reader: Box::new(Bytes(bytes)) })
     }
 
     /// The same, whatever recipe is asked for.
-    fn claims(&self, fingerprint: &Digest) -> Vec<Vec<u8>> {
+    fn claims(&self, fingerprint: &Digest, _: &PeerId) -> Vec<Vec<u8>> {
         self.asked.lock().unwrap().push(*fingerprint);
         self.claims.lock().unwrap().clone()
     }

@@ -42,6 +42,7 @@ mod mirror_faults;
 mod no_open_proxy;
 mod peer_faults;
 mod questions_hostile;
+mod questions;
 mod real_ebuild;
 mod recipe;
 mod relay;

@@ -109,6 +109,7 @@ const CHANGES: &[Change] = &[
     ("CHOST", |m| add_to_make_conf(m, "CHOST=\"i686-pc-linux-gnu\"\n")),
     ("FEATURES=splitdebug", |m| add_to_make_conf(m, "FEATURES=\"splitdebug\"\n")),
     ("how documents are compressed", |m| add_to_make_conf(m, "PORTAGE_COMPRESS=\"gzip\"\n")),
+    ("a variable that the user lets through", |m| add_to_make_conf(m, "MY_KNOB=\"1\"\n")),
     ("what is left out of packages", |m| add_to_make_conf(m, "PKG_INSTALL_MASK=\"/usr/share/doc\"\n")),
     ("the profile", |m| {
         let profile = m.dir.join("root/etc/portage/make.profile");
@@ -137,7 +138,7 @@ const CHANGES: &[Change] = &[
 fn each_input_of_a_build_changes_its_fingerprint() {
     let dir = tempdir().unwrap();
     let machine = machine(dir.path());
-    let peer = machine.start_with("").start();
+    let peer = machine.start_with("variables = [\"MY_KNOB\", \"MY_TOKEN\"]").start();
     let mut seen = BTreeSet::from([fingerprint(&peer)]);
     for (what, change) in CHANGES {
         change(&machine);
@@ -181,6 +182,14 @@ const IRRELEVANT: &[Change] = &[
         );
     }),
     ("where things are", |m| add_to_make_conf(m, "DISTDIR=\"/d\"\nPKGDIR=\"/p\"\nPORTAGE_TMPDIR=\"/t\"\n")),
+    ("what nobody knows, or is a secret", |m| {
+        add_to_make_conf(
+            m,
+            "MY_FLAG=\"x\"\nNPM_TOKEN=\"canary\"\nCARGO_REGISTRIES_X_TOKEN=\"canary\"\nPYTHON_SECRET=\"canary\"\n",
+        );
+        m.etc("env/private", "GITHUB_TOKEN=\"canary\"\nMY_OWN=\"x\"\nPYTHON_PASSWORD=\"canary\"\n");
+        m.etc("package.env", "app-misc/one private\n*/* private\n");
+    }),
     ("what it accepts", |m| add_to_make_conf(m, "ACCEPT_LICENSE=\"*\"\nACCEPT_KEYWORDS=\"amd64 ~amd64\"\n")),
 ];
 
@@ -234,8 +243,12 @@ fn the_native_processor_is_the_one_that_the_compiler_names() {
 
 /// What `plan.py` says outside the sandbox, where a machine may have any root: the answer, and the one package.
 fn resolved(machine: &Builder, name: &str) -> (String, Value) {
+    let builds = checkout().join("daemon/src/builds");
+    let text = ["variables.py", "plan.py"].map(|name| fs::read_to_string(builds.join(name)).unwrap()).concat();
+    let path = machine.dir.join("resolve.py");
+    fs::write(&path, text).unwrap();
     // The program's name is taken below the private Portage: this leads out of there.
-    let script = format!("{}{}", "../".repeat(64), checkout().join("daemon/src/builds/plan.py").display());
+    let script = format!("{}{}", "../".repeat(64), path.display());
     let mut command = Command::new(checkout().join("examples/portage"));
     command.arg(machine.dir.join(name)).arg(script).arg(ONE_ATOM);
     command.env("PEERAGE_PORTAGE", portage()).env("REPOS", &machine.repo.dir).env("FEATURES", "");

@@ -6,13 +6,18 @@ use crate::swarm::PeerId;
 use md5::Digest as _;
 use std::collections::BTreeMap;
 use tree::digest::Digest;
+use tree::elf::{Abi, Links, Soname, Versions};
 use tree::gpkg::Gpkg;
 use tree::packages::{MakeEntryError, PackageEntry, PackageFile};
 
 /// The version of a row that is written; older ones are read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of a row: the keys of an entry are some kilobytes, `REQUIRES` and `PROVIDES` of the largest packages some hundred.
 const ROW_BYTES_MAX: usize = 768 << 10;
+/// Sonames and symbol versions of a row, together; a package that has more is listed without them being compared.
+const LINKS_BYTES_MAX: usize = 256 << 10;
+/// Bytes of the options of one variable of a row.
+const FLAGS_BYTES_MAX: usize = 16 << 10;
 
 /// Where a binary package came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,69 @@ pub struct BinpkgRow {
     pub origin: Origin,
     /// When this node had it, in seconds since 1970.
     pub added_at: u64,
+    /// Built for another machine and by its configuration: kept for that one, never offered to this node's own Portage.
+    pub guest: bool,
+    /// What it needs of a machine; None where that was not looked at yet (a row of version 1).
+    pub demands: Option<Demands>,
+}
+
+/// What a package needs of the machine that installs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demands {
+    /// The variables with the options that it was compiled with (`CFLAGS`…), `native` resolved where the recipe is known.
+    pub flags: BTreeMap<String, String>,
+    /// What its programs and libraries need and give.
+    pub links: Links,
+}
+
+/// The variables whose options choose instructions.
+pub const COMPILED_WITH: [&str; 6] = ["CFLAGS", "CXXFLAGS", "FFLAGS", "FCFLAGS", "RUSTFLAGS", "GOAMD64"];
+
+impl Demands {
+    /// Of options by `value` (a variable's text) and of what was found in the image. Options that are too long are cut to
+    /// a form that no processor is known for.
+    pub fn new(value: impl Fn(&str) -> Option<String>, links: Links) -> Self {
+        let text = |name: &str| value(name).filter(|text| !text.is_empty());
+        let short = |text: String| if text.len() > FLAGS_BYTES_MAX { "-march=too-long".to_owned() } else { text };
+        let flags = COMPILED_WITH.iter().filter_map(|name| Some(((*name).to_owned(), short(text(name)?)))).collect();
+        let bytes = |versions: &Versions| -> usize {
+            let each =
+                versions.iter().map(|(name, of)| name.name.len() + 16 + of.iter().map(|v| v.len() + 4).sum::<usize>());
+            each.sum()
+        };
+        if bytes(&links.needs) + bytes(&links.gives) > LINKS_BYTES_MAX {
+            return Self { flags, links: Links::default() };
+        }
+        Self { flags, links }
+    }
+
+    /// As far as the package itself says it: its options are those of the builder's configuration, `native` and all.
+    #[must_use]
+    pub fn of_gpkg(gpkg: &Gpkg, links: Links) -> Self {
+        Self::new(|name| gpkg.metadata.text(name).map(str::to_owned), links)
+    }
+
+    fn form(&self) -> DemandsForm {
+        (self.flags.clone(), links_form(&self.links.needs), links_form(&self.links.gives))
+    }
+
+    fn of_form((flags, needs, gives): DemandsForm) -> Self {
+        Self { flags, links: Links { needs: links_of(needs), gives: links_of(gives) } }
+    }
+}
+
+type VersionsForm = Vec<(u8, u16, String, Vec<String>)>;
+type DemandsForm = (BTreeMap<String, String>, VersionsForm, VersionsForm);
+
+fn links_form(versions: &Versions) -> VersionsForm {
+    let each = versions.iter();
+    each.map(|(so, of)| (so.abi.bits, so.abi.machine, so.name.clone(), of.iter().cloned().collect())).collect()
+}
+
+fn links_of(form: VersionsForm) -> Versions {
+    let each = form.into_iter();
+    each.map(|(bits, machine, name, of)| (Soname { abi: Abi { bits, machine }, name }, of.into_iter().collect()))
+        .collect()
 }
 
 /// The sums that the index has of a file, made while the file is written.
@@ -91,7 +159,10 @@ pub enum DecodeRowError {
 }
 
 /// The row in DAG-CBOR: a list, so that nothing depends on the order of keys. Digests are hexadecimal digits.
-type Form = (u8, (String, u64, String, String, u64), BTreeMap<String, String>, (String, String), (String, String), u64);
+type Form = (u8, File, BTreeMap<String, String>, (String, String), (String, String), u64, (bool, Option<DemandsForm>));
+/// Version 1 ended before what was added since.
+type FormOne = (u8, File, BTreeMap<String, String>, (String, String), (String, String), u64);
+type File = (String, u64, String, String, u64);
 
 impl BinpkgRow {
     /// Describes the blob `digest` with these sums: a package with the metadata of `gpkg`, which installs `image`.
@@ -104,12 +175,14 @@ impl BinpkgRow {
         image: Digest,
         fingerprint: Digest,
         origin: Origin,
+        demands: Demands,
     ) -> Result<Self, MakeEntryError> {
         let (size, added_at) = (sums.size, now_s());
         let (md5, sha1): ([u8; 16], [u8; 20]) = (sums.md5.finalize().into(), sums.sha1.finalize().into());
         let about = PackageFile { path: path_of(&digest), size, md5: hex(&md5), sha1: hex(&sha1), mtime: added_at };
         let entry = PackageEntry::from_metadata(&gpkg.metadata, &about)?;
-        Ok(Self { digest, size, md5, sha1, mtime: added_at, entry, fingerprint, image, origin, added_at })
+        let (mtime, guest, demands) = (added_at, false, Some(demands));
+        Ok(Self { digest, size, md5, sha1, mtime, entry, fingerprint, image, origin, added_at, guest, demands })
     }
 
     /// What the index says of it: the entry, with where the blob is and what it is by this row.
@@ -164,6 +237,7 @@ impl BinpkgRow {
             (self.fingerprint.to_string(), self.image.to_string()),
             origin,
             self.added_at,
+            (self.guest, self.demands.as_ref().map(Demands::form)),
         );
         serde_ipld_dagcbor::to_vec(&form).expect("texts and numbers always have a DAG-CBOR form")
     }
@@ -176,13 +250,21 @@ impl BinpkgRow {
         if bytes.len() > ROW_BYTES_MAX {
             return Err(DecodeRowError::Long(bytes.len()));
         }
-        // A later version may have another form, but it begins with its number as this one does.
-        let form: Form = serde_ipld_dagcbor::from_slice(bytes).map_err(|error| match bytes {
-            [_, version, ..] if (2..24).contains(version) => DecodeRowError::Version(*version),
+        let wrong = |error: serde_ipld_dagcbor::DecodeError<std::convert::Infallible>| match bytes {
+            // A later version may have another form, but it begins with its number as this one does.
+            [_, version, ..] if (3..24).contains(version) => DecodeRowError::Version(*version),
             _ => DecodeRowError::Form(error.to_string()),
-        })?;
-        let (version, (digest, size, md5, sha1, mtime), entry, (fingerprint, image), origin, added_at) = form;
-        if version != VERSION {
+        };
+        let form: Form = if let [_, 1, ..] = bytes {
+            let (version, file, entry, recipe, origin, added_at): FormOne =
+                serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?;
+            (version, file, entry, recipe, origin, added_at, (false, None))
+        } else {
+            serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?
+        };
+        let (version, (digest, size, md5, sha1, mtime), entry, (fingerprint, image), origin, added_at, more) = form;
+        let (guest, demands) = more;
+        if !(1..=VERSION).contains(&version) {
             return Err(DecodeRowError::Version(version));
         }
         let digest_of = |text: &str, field| text.parse::<Digest>().map_err(|_| DecodeRowError::Field(field));
@@ -204,6 +286,8 @@ impl BinpkgRow {
             image: digest_of(&image, "image digest")?,
             origin,
             added_at,
+            guest,
+            demands: demands.map(Demands::of_form),
         })
     }
 }
@@ -267,6 +351,8 @@ pub(crate) mod tests {
             image: Digest::of(b"image"),
             origin: Origin::Built,
             added_at: 8,
+            guest: false,
+            demands: Some(Demands::default()),
         }
     }
 
@@ -302,7 +388,8 @@ pub(crate) mod tests {
             let read = Gpkg::read(Cursor::new(bytes)).unwrap();
             let mut sums = Sums::default();
             bytes.chunks(1000).for_each(|step| sums.update(step));
-            BinpkgRow::describe((digest, sums), &read, Digest::of(b"i"), Digest::of(b"r"), Origin::Built)
+            let demands = Demands::of_gpkg(&read, Links::default());
+            BinpkgRow::describe((digest, sums), &read, Digest::of(b"i"), Digest::of(b"r"), Origin::Built, demands)
         };
         let row = describe(&bytes).unwrap();
         assert_eq!((row.digest, row.size, row.fingerprint), (digest, bytes.len() as u64, Digest::of(b"r")));
@@ -324,6 +411,37 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_it_needs_is_written_and_read_and_bounded() {
+        let so = |name: &str| Soname { abi: Abi { bits: 64, machine: 62 }, name: name.to_owned() };
+        let versions = |name: &str, of: &[&str]| {
+            Versions::from([(so(name), of.iter().map(|version| (*version).to_owned()).collect())])
+        };
+        let links =
+            Links { needs: versions("libc.so.6", &["GLIBC_2.34", "GLIBC_2.4"]), gives: versions("libx.so.1", &[]) };
+        let value = |name: &str| (name == "CFLAGS").then(|| "-O2 -march=x86-64-v3".to_owned());
+        let demands = Demands::new(value, links.clone());
+        assert_eq!((demands.flags.len(), &demands.links), (1, &links));
+        let full = BinpkgRow { guest: true, demands: Some(demands), ..row(b"blob", 1) };
+        assert_eq!(BinpkgRow::decode(&full.encode()).unwrap(), full);
+        let many: Vec<String> = (0..40_000).map(|number| format!("V_{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let large = Demands::new(value, Links { needs: versions("libx.so", &many), gives: Versions::new() });
+        assert_eq!(large.links, Links::default());
+        let long = Demands::new(|_| Some("-O2 ".repeat(FLAGS_BYTES_MAX)), Links::default());
+        assert!(long.flags.values().all(|text| text == "-march=too-long"));
+    }
+
+    #[test]
+    fn a_row_of_version_1_is_read_and_its_needs_are_not_known() {
+        let new = row(b"blob", 1);
+        let (_, file, entry, recipe, origin, added_at, _): Form =
+            serde_ipld_dagcbor::from_slice(&new.encode()).unwrap();
+        let old: FormOne = (1, file, entry, recipe, origin, added_at);
+        let read = BinpkgRow::decode(&serde_ipld_dagcbor::to_vec(&old).unwrap()).unwrap();
+        assert_eq!(read, BinpkgRow { guest: false, demands: None, ..new });
+    }
+
+    #[test]
     fn bytes_that_are_no_row_are_refused() {
         let good = row(b"blob", 1).encode();
         for length in 0..good.len() {
@@ -332,8 +450,8 @@ pub(crate) mod tests {
         assert!(matches!(BinpkgRow::decode(&vec![0; ROW_BYTES_MAX + 1]), Err(DecodeRowError::Long(_))));
         let mut later = good.clone();
         assert_eq!(later[1], VERSION);
-        later[1] = 2;
-        assert!(matches!(BinpkgRow::decode(&later), Err(DecodeRowError::Version(2))));
+        later[1] = 3;
+        assert!(matches!(BinpkgRow::decode(&later), Err(DecodeRowError::Version(3))));
         assert!(matches!(BinpkgRow::decode(&[0x82, 5, 0xf6]), Err(DecodeRowError::Version(5))));
         let text = String::from_utf8_lossy(&good).into_owned();
         let place = text.find("dev-libs").unwrap();

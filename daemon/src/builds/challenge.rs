@@ -35,7 +35,7 @@ type Refusal = (String, Option<String>);
 
 async fn run(domain: &Arc<Domain>, atom: &str, tell: &mpsc::Sender<ChallengeLine>) -> Result<Verdict, Refusal> {
     let builds = &domain.builds;
-    let plan = builds.plan(domain, &[atom.to_owned()]).await.map_err(|error| (with_causes(&error), None))?;
+    let plan = builds.plan(domain, &[atom.to_owned()], &[]).await.map_err(|error| (with_causes(&error), None))?;
     let plan = Arc::new(plan);
     let planned = plan.packages.iter().find(|package| package.asked).ok_or_else(|| {
         (format!("{atom} names no package that can be built"), Some("`peer show ATOM` says what is held".to_owned()))

@@ -1,4 +1,4 @@
-"""Runs inside the sandbox: `emerge` of the Portage that this interpreter has.
+"""Runs inside the sandbox, after variables.py: `emerge` of the Portage that this interpreter has.
 
 Where there is only one user number, Portage is told that it may build all the same (it asks only the supplementary groups
 whether it belongs to its own), and a bashrc of the node is sourced after the user's: its path is the first argument, or
@@ -8,7 +8,6 @@ nothing.
 import os
 import sys
 
-import portage
 import portage.const
 import portage.process
 
@@ -23,5 +22,7 @@ portage._disable_legacy_globals()
 portage.process.sanitize_fds()
 
 from _emerge.main import emerge_main  # noqa: E402  (after what it reads was set)
+
+keep_the_rest_out()
 
 sys.exit(emerge_main(arguments))

@@ -4,7 +4,9 @@
 //! and repositories mean the same. Distfiles, packages and work have Portage's usual places. The environment says what
 //! must not follow the user's make.conf: where things are, and that walls, fetching and signing are not Portage's here.
 
+use super::foreign::Foreign;
 use crate::config::Config;
+use crate::config_build::BuildConfig;
 use crate::portage;
 use sandbox::{Bind, Identity, Limits, Policy, Root, Scratch};
 use std::ffi::OsString;
@@ -43,8 +45,20 @@ pub struct Inside {
     root: Root,
     binds: Vec<Bind>,
     repositories: Option<String>,
+    /// Variables that reach an ebuild besides those that Portage, the profile or variables.py knows.
+    variables: Vec<String>,
+    /// Whether the configuration is another machine's.
+    foreign: bool,
     identity: Identity,
     limits: Limits,
+}
+
+/// Whose `/etc/portage` is seen, and which ebuilds it is for.
+struct Configuration {
+    root: PathBuf,
+    repositories: Option<String>,
+    variables: Vec<String>,
+    foreign: bool,
 }
 
 /// The directories of one build on this machine.
@@ -69,8 +83,29 @@ impl Inside {
     /// they are not those of Portage's own, `path` the daemon's `PATH`.
     #[must_use]
     pub fn new(config: &Config, repos: &[PathBuf], repositories: Option<String>, path: OsString) -> Self {
-        let build = &config.build;
-        let config_root = absolute(&config.config_root);
+        let configuration = Configuration {
+            root: absolute(&config.config_root),
+            repositories,
+            variables: config.build.variables.clone(),
+            foreign: false,
+        };
+        Self::with(&config.build, configuration, repos, path)
+    }
+
+    /// For another machine's configuration, in this machine's clean root.
+    #[must_use]
+    pub fn of_foreign(config: &Config, foreign: &Foreign, path: OsString) -> Self {
+        let configuration = Configuration {
+            root: absolute(&foreign.config_root),
+            repositories: Some(foreign.repos_conf.clone()),
+            variables: foreign.variables.clone(),
+            foreign: true,
+        };
+        Self::with(&config.build, configuration, &foreign.repositories, path)
+    }
+
+    fn with(build: &BuildConfig, configuration: Configuration, repos: &[PathBuf], path: OsString) -> Self {
+        let Configuration { root: config_root, repositories, variables, foreign } = configuration;
         let mut binds: Vec<Bind> = repos.iter().map(|repo| Bind::read_only(absolute(repo))).collect();
         let etc = config_root.join(ETC);
         binds.push(Bind::read_only(&etc));
@@ -79,7 +114,7 @@ impl Inside {
             binds.push(Bind::read_only(&etc).at(Path::new("/").join(ETC)));
         }
         let chosen = build.root.join(CHOSEN);
-        if chosen.is_dir() {
+        if !foreign && chosen.is_dir() {
             binds.push(Bind::read_only(chosen).at(Path::new("/").join(CHOSEN)));
         }
         binds.extend(build.binds.iter().map(|bind| Bind::read_only(&bind.source).at(&bind.target)));
@@ -93,7 +128,7 @@ impl Inside {
             ..Limits::default()
         };
         let identity = Identity::of_this_process();
-        Self { path, config_root, root, binds, repositories, identity, limits }
+        Self { path, config_root, root, binds, repositories, variables, foreign, identity, limits }
     }
 
     /// Whose rights builds have; directories they write must be given to it.
@@ -155,7 +190,7 @@ impl Inside {
         policy.hidden = seen.iter().flat_map(|etc| SECRETS.iter().map(|name| etc.join(name))).collect();
         let scratch = |target: &str| Scratch { target: target.into(), size_bytes: SCRATCH_BYTES, mode: 0o1777 };
         policy.scratch = SCRATCH.iter().map(|target| scratch(target)).collect();
-        if !self.root.path().join(CHOSEN).is_dir() {
+        if self.foreign || !self.root.path().join(CHOSEN).is_dir() {
             policy.scratch.push(scratch(&format!("/{CHOSEN}")));
         }
         policy.layers = layer.map(Path::to_owned).into_iter().collect();
@@ -173,6 +208,12 @@ impl Inside {
         environment.push(("PORTAGE_NICENESS".into(), self.limits.nice.to_string().into()));
         if let Some(repositories) = &self.repositories {
             environment.push(("PORTAGE_REPOSITORIES".into(), repositories.into()));
+        }
+        if !self.variables.is_empty() {
+            environment.push(("PEERAGE_VARIABLES".into(), self.variables.join(" ").into()));
+        }
+        if self.foreign {
+            environment.push(("PEERAGE_FOREIGN".into(), "1".into()));
         }
         let fixed = FIXED.iter().copied().chain([("FEATURES", features(self.identity))]);
         environment.extend(fixed.chain(more.iter().copied()).map(|(name, value)| (name.into(), value.into())));

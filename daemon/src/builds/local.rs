@@ -21,7 +21,7 @@ use store::{Blob, LinkError};
 use tokio::sync::mpsc;
 use tree::packages::{PackageEntry, PackagesIndex};
 
-const EMERGE: &str = include_str!("emerge.py");
+const EMERGE: &str = concat!(include_str!("variables.py"), include_str!("emerge.py"));
 const OWNERS: &str = include_str!("owners.bashrc");
 /// Sources obtained side by side.
 const FETCH_WIDTH: usize = 4;

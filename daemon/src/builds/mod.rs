@@ -9,24 +9,28 @@
 //! **Invariants.** A fingerprint has at most one job that is not ended. A package is listed only after its bytes are in
 //! the store and its row is written. No key is ever inside the sandbox, and nothing a peer says chooses what runs there.
 
+mod capture;
 pub mod challenge;
 pub mod claim;
+mod foreign;
 pub mod inside;
 pub mod jobs;
 pub mod local;
 pub mod plan;
 pub mod publish;
 pub mod recipe;
+mod record;
 pub mod substitute;
 pub mod trust;
 mod work;
 
-use crate::api_builds::{Fate, JobState, PlannedPackage};
+use crate::api_builds::{Fate, JobState, PlanOption, PlannedPackage};
+use crate::binhost::BinpkgRow;
 use crate::blocking;
 use crate::config::Config;
 use crate::domain::Domain;
 use crate::portage;
-use crate::swarm::Identity;
+use crate::swarm::{Identity, PeerId};
 use futures::StreamExt as _;
 use inside::Inside;
 use jobs::{Entry, JobError, Jobs};
@@ -92,6 +96,18 @@ struct Decision {
     fate: Fate,
     size: u64,
     reason: String,
+    from: Option<PeerId>,
+}
+
+/// What will become of one package of a plan.
+#[derive(Clone, Debug)]
+pub struct Foreseen {
+    /// Its place in the plan.
+    pub index: usize,
+    /// In words.
+    pub package: PlannedPackage,
+    /// Who built it, if another node did.
+    pub from: Option<PeerId>,
 }
 
 impl Builds {
@@ -132,9 +148,9 @@ impl Builds {
     ///
     /// # Errors
     /// When there can be no sandbox, or Portage finds no way.
-    pub async fn plan(&self, domain: &Domain, atoms: &[String]) -> Result<Plan, RequestError> {
+    pub async fn plan(&self, domain: &Domain, atoms: &[String], options: &[PlanOption]) -> Result<Plan, RequestError> {
         let begun = Instant::now();
-        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms).await?;
+        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms, options).await?;
         tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
         Ok(plan)
     }
@@ -149,11 +165,23 @@ impl Builds {
         &self,
         domain: &Arc<Domain>,
         atoms: &[String],
+        options: &[PlanOption],
         rebuild: bool,
     ) -> Result<Vec<PlannedPackage>, RequestError> {
-        let plan = self.plan(domain, atoms).await?;
-        let decisions = self.decide(domain, &plan, rebuild).await;
-        Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
+        let plan = self.plan(domain, atoms, options).await?;
+        Ok(self.foresee(domain, &plan, rebuild).await.into_iter().map(|foreseen| foreseen.package).collect())
+    }
+
+    /// What becomes of those packages of a plan that are needed, without beginning anything.
+    ///
+    /// Cancel safe: yes.
+    pub async fn foresee(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Foreseen> {
+        let decisions = self.decide(domain, plan, rebuild).await;
+        let foreseen = |decision: &Decision| {
+            let package = planned_package(plan, decision, None)?;
+            Some(Foreseen { index: decision.index, package, from: decision.from })
+        };
+        decisions.iter().filter_map(foreseen).collect()
     }
 
     /// Begins (or joins) a job for each package that is not here. The jobs go on without the caller.
@@ -166,9 +194,10 @@ impl Builds {
         &self,
         domain: &Arc<Domain>,
         atoms: &[String],
+        options: &[PlanOption],
         rebuild: bool,
     ) -> Result<Request, RequestError> {
-        let plan = Arc::new(self.plan(domain, atoms).await?);
+        let plan = Arc::new(self.plan(domain, atoms, options).await?);
         let decisions = self.decide(domain, &plan, rebuild).await;
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
@@ -221,28 +250,23 @@ impl Builds {
         let fingerprint = package.recipe.fingerprint();
         if rebuild {
             let reason = "asked to build it again".to_owned();
-            return Decision { index, fate: Fate::Build, size: sources_size(package), reason };
+            return Decision { index, fate: Fate::Build, size: sources_size(package), reason, from: None };
         }
         if let Some(held) = held(domain, &fingerprint).await {
-            let reason = "this recipe was built to it".to_owned();
-            return Decision {
-                index,
-                fate: Fate::Have,
-                size: 0,
-                reason: held.map_or(reason, |peer| format!("built by {peer}")),
-            };
+            let reason = held.map_or("this recipe was built to it".to_owned(), |peer| format!("built by {peer}"));
+            return Decision { index, fate: Fate::Have, size: 0, reason, from: held };
         }
         let claims = self.counting_claims(domain, package).await;
         if let Some(best) = claims.first() {
             let reason = format!("{} built it", best.builder);
-            return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason };
+            return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason, from: Some(best.builder) };
         }
         let reason = if self.trust.builders(&package.cpv, &package.slot).is_empty() {
             "no peer is trusted to build it"
         } else {
             "no trusted peer that can be reached has built this recipe"
         };
-        Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned() }
+        Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned(), from: None }
     }
 
     /// Claims for a package that count here, the best first; nobody is asked when nobody is trusted for it.
@@ -287,7 +311,7 @@ impl Builds {
                 continue;
             }
             let atom = format!("={}::{}", job.cpv, job.repo);
-            match domain.builds.plan(&domain, std::slice::from_ref(&atom)).await {
+            match domain.builds.plan(&domain, std::slice::from_ref(&atom), &[]).await {
                 Ok(plan) => {
                     let same = |package: &Planned| package.recipe.fingerprint().to_string() == job.fingerprint;
                     match plan.packages.iter().position(same) {
@@ -304,10 +328,10 @@ impl Builds {
 }
 
 /// Whether a package of the recipe is here, and who built it if another node did.
-async fn held(domain: &Arc<Domain>, fingerprint: &Digest) -> Option<Option<String>> {
+async fn held(domain: &Arc<Domain>, fingerprint: &Digest) -> Option<Option<PeerId>> {
     let (looking, fingerprint) = (Arc::clone(domain), *fingerprint);
     let rows = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await;
-    rows.first().map(|row| row.builder().map(|peer| peer.to_string()))
+    rows.first().map(BinpkgRow::builder)
 }
 
 fn sources_size(package: &Planned) -> u64 {

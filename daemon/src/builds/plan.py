@@ -1,4 +1,4 @@
-"""Runs inside the sandbox: asks Portage's own resolver what building the atoms of the command line takes.
+"""Runs inside the sandbox, after variables.py: asks Portage's own resolver what building the atoms of the command line takes.
 
 Writes one JSON object. Everything that can change what a build makes is in it, as Portage itself sees it; nothing that
 differs between two machines with the same configuration (places, times, host names) is.
@@ -7,14 +7,11 @@ differs between two machines with the same configuration (places, times, host na
 import hashlib
 import json
 import os
-import shlex
 import subprocess
 import sys
 
 answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # Portage talks on standard output
-
-import portage  # noqa: E402
 
 portage._internal_caller = True
 from _emerge.actions import load_emerge_config  # noqa: E402
@@ -23,26 +20,8 @@ from _emerge.depgraph import backtrack_depgraph  # noqa: E402
 from _emerge.main import parse_opts  # noqa: E402
 from _emerge.stdout_spinner import stdout_spinner  # noqa: E402
 
-# Of the environment an ebuild gets: what names a place, a user or a moment of this machine, or cannot reach the image.
-PLACES = frozenset(
-    """
-    BROOT D DISTDIR ECLASSDIR ED EROOT ESYSROOT EPREFIX FILESDIR HOME PATH PKGDIR PKG_TMPDIR PORTAGE_TMPDIR PORTDIR
-    PORTDIR_OVERLAY PORTAGE_CONFIGROOT PORTAGE_REPOSITORIES PORTAGE_ACTUAL_DISTDIR PORTAGE_BUILDDIR ROOT SYSROOT T TEMP
-    TMP TMPDIR WORKDIR PWD OLDPWD TERM TERMCAP DISPLAY LOGNAME USER USERNAME MAIL SHELL EDITOR PAGER LESS LESSOPEN
-    MANPATH INFOPATH INFODIR CONFIG_PROTECT CONFIG_PROTECT_MASK MAKEOPTS NINJAOPTS GENTOO_MIRRORS ACCEPT_KEYWORDS
-    ACCEPT_LICENSE ACCEPT_PROPERTIES ACCEPT_RESTRICT FETCHCOMMAND RESUMECOMMAND ROOTPATH EMERGE_DEFAULT_OPTS
-    EMERGE_LOG_DIR NOCOLOR NO_COLOR COLUMNS LINES SANDBOX_LOG USE USE_ORDER FEATURES PORTAGE_FEATURES COLLISION_IGNORE
-    PKGUSE UNINSTALL_IGNORE CLEAN_DELAY EMERGE_WARNING_DELAY AUTOCLEAN DCO_SIGNED_OFF_BY SSH_AGENT_PID SSH_AUTH_SOCK
-    SIGNED_OFF_BY TWISTED_DISABLE_WRITING_OF_PLUGIN_CACHE UNCACHED_ERR_FD INSTALL_MASK_ENV QA_INTERCEPTORS
-    ALL_DEPEND BDEPEND FAKEROOTDONTTRYCHOWN DEPEND RDEPEND PDEPEND IDEPEND MERGE_TYPE EMERGE_FROM EBUILD EBUILD_PHASE CPV REPO_REVISIONS
-    DEFINED_PHASES EAPI HOMEPAGE INHERIT INHERITED KEYWORDS LANG LICENSE PROPERTIES REQUIRED_USE RESTRICT RPMDIR SLOT
-    SRC_URI GPG_VERIFY_GROUP_DROP GPG_VERIFY_USER_DROP A AA CATEGORY P PN PV PR PF PVR
-    """.split()
-)
-# PORTAGE_* of the environment says where Portage works; only these say how the image is made.
-PORTAGE_IN_IMAGE = frozenset(
-    "PORTAGE_COMPRESS PORTAGE_COMPRESS_FLAGS PORTAGE_COMPRESS_EXCLUDE_SUFFIXES PORTAGE_DOCOMPRESS_SIZE_LIMIT".split()
-)
+keep_the_rest_out()
+
 # FEATURES that change what lands in the image.
 FEATURES_IN_IMAGE = frozenset(
     """
@@ -52,7 +31,6 @@ FEATURES_IN_IMAGE = frozenset(
 )
 # What Portage records of an installed package (__dyn_install) that says how it was made, whatever its ebuild exports.
 RECORDED = ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CHOST", "EXTRA_ECONF")
-NATIVE = ("-march=native", "-mcpu=native", "-mtune=native")
 CHUNK = 1 << 20
 
 
@@ -62,6 +40,16 @@ def digest(path):
         while chunk := file.read(CHUNK):
             total.update(chunk)
     return total.hexdigest()
+
+
+def patches_in(top):
+    """Digest of names and contents of what eapply_user applies of a directory; None when there is nothing."""
+    found = []
+    for folder, _folders, names in os.walk(top):
+        for path in (os.path.join(folder, name) for name in names if name.endswith((".patch", ".diff"))):
+            if os.path.isfile(path):
+                found.append(f"{os.path.relpath(path, top)}\0{digest(path)}\0")
+    return hashlib.blake2b("".join(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest() if found else None
 
 
 def digest_tree(top):
@@ -85,63 +73,6 @@ def first_line(*command):
         return None
     lines = ended.stdout.decode("utf-8", "replace").splitlines()
     return lines[0].strip() if lines else None
-
-
-def compiler(settings, name, fallback):
-    """The command of CC or CXX as an ebuild finds it: set, with the CHOST in front, or plain."""
-    if settings.get(name):
-        return shlex.split(settings[name])
-    prefixed = f"{settings.get('CHOST', '')}-{fallback}"
-    found = portage.process.find_binary(prefixed)
-    return [prefixed if found else fallback]
-
-
-native_meaning = {}
-
-
-def resolved(flags, settings):
-    """The flags with each `native` as what this compiler makes of it on this processor."""
-    if "=native" not in flags:
-        return flags
-    words = []
-    for word in flags.split():
-        if word in NATIVE:
-            words += native(word, settings)
-        elif word.endswith("target-cpu=native"):
-            # rustc's: the C compiler tells processors apart as finely.
-            words.append(word.removesuffix("native") + ",".join(native("-march=native", settings)))
-        else:
-            words.append(word)
-    return " ".join(words)
-
-
-def native(word, settings):
-    command = tuple(compiler(settings, "CC", "gcc"))
-    if (command, word) not in native_meaning:
-        native_meaning[command, word] = ask_native(command, word)
-    return native_meaning[command, word]
-
-
-def ask_native(command, word):
-    """The options that the compiler proper is given for a word: gcc's `cc1`, or clang itself with `-cc1`."""
-    ended = subprocess.run(
-        [*command, word, "-E", "-v", "-x", "c", "/dev/null"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=20, check=False,
-    )
-    for line in ended.stderr.decode("utf-8", "replace").splitlines():
-        words = line.replace('"', "").split()
-        if not words or not (os.path.basename(words[0]) == "cc1" or "-cc1" in words[1:]):
-            continue
-        kept, it = [], iter(words[1:])
-        for meaning in it:
-            if meaning in ("--param", "-target-cpu", "-tune-cpu", "-target-feature"):
-                kept.append(f"{meaning}={next(it, '')}")
-            elif meaning.startswith(("-march=", "-mcpu=", "-mtune=", "-mabi=", "--param=")):
-                kept.append(meaning)
-            elif meaning.startswith("-m") and "-cc1" not in words:
-                kept.append(meaning)
-        return kept
-    raise SystemExit(f"{' '.join(command)} does not say what {word} means: give the processor by name in make.conf")
 
 
 versions = {}
@@ -172,13 +103,10 @@ def environment(pkg, settings):
     """What the ebuild's environment says that may change the image."""
     kept = {}
     for name, value in settings.environ().items():
-        place = name in PLACES or name.startswith(("EMERGE_", "SANDBOX_", "BINPKG_", "CCACHE_", "DISTCC_"))
-        # Functions that Portage hands on are its own, and say the members of a set in any order.
-        if not value or place or name.endswith("_proxy") or name.startswith("BASH_FUNC_"):
+        if not value or not in_recipe(name):
             continue
-        if name.startswith("PORTAGE_") and name not in PORTAGE_IN_IMAGE:
-            continue
-        if name.startswith(("USE_EXPAND", "PROFILE_ONLY", "IUSE")):
+        # What packages put into /etc/env.d: those it needs are among the dependencies, and the others are none of its.
+        if name in of_root and not reaches(name, settings):
             continue
         kept[name] = resolved(value, settings)
     return kept
@@ -242,19 +170,30 @@ def profile_of(settings, db):
     return name
 
 
-def bashrcs(pkg, settings):
-    """Digests of what is sourced before the ebuild, in that order (__source_all_bashrcs of ebuild.sh)."""
+def bashrc_paths(pkg, settings):
+    """What is sourced before the ebuild, in that order (__source_all_bashrcs of ebuild.sh): the profiles', the user's."""
     user = os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage")
     hooks = os.path.join(user, "env", pkg.category)
     name = pkg.cpv.cp.split("/")[1]
-    paths = [
-        *settings._pbashrc,
+    return [*settings._pbashrc], [
         os.path.join(user, "bashrc"),
         # Not Portage's own: where bashrc files that source others have them.
         os.path.join(user, "bashrc.d"),
         *(os.path.join(hooks, script) for script in (name, f"{name}:{pkg.slot}", without_revision(pkg), pkg.pf)),
     ]
-    return [total for path in dict.fromkeys(paths) if (total := digest_tree(path))]
+
+
+def bashrcs(pkg, settings):
+    of_profiles, of_user = bashrc_paths(pkg, settings)
+    return [total for path in dict.fromkeys([*of_profiles, *of_user]) if (total := digest_tree(path))]
+
+
+def private(pkg, settings):
+    """Scripts of this machine's user that the build runs: no other machine is given them."""
+    of_profiles, of_user = bashrc_paths(pkg, settings)
+    etc = os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage") + os.sep
+    of_user += [path for path in of_profiles if path.startswith(etc)]
+    return [os.path.relpath(path, etc) for path in of_user if digest_tree(path)]
 
 
 def without_revision(pkg):
@@ -268,7 +207,7 @@ def user_patches(pkg, settings):
     name, version, revision = portage.versions.catpkgsplit(pkg.cpv)[1:]
     places = [name, f"{name}-{version}", f"{name}-{version}-{revision}"]
     names = [f"{place}{suffix}" for place in places for suffix in ("", f":{pkg.slot}")]
-    return {name: total for name in names if (total := digest_tree(os.path.join(top, name)))}
+    return {name: total for name in names if (total := patches_in(os.path.join(top, name)))}
 
 
 def distfiles(pkg, db, tree, path):
@@ -308,6 +247,7 @@ def describe(pkg, config, graph, chosen):
         "files": digest_tree(os.path.join(os.path.dirname(path), "files")),
         "patches": user_patches(pkg, settings),
         "bashrc": bashrcs(pkg, settings),
+        "private": private(pkg, settings),
         "toolchain": toolchain(settings),
         "profile": profile_of(settings, db),
         "features": features,
@@ -318,8 +258,12 @@ def describe(pkg, config, graph, chosen):
         ),
         "layer": [str(other.cpv) for other in chosen if other in needed_inside(pkg, graph, chosen)],
         "runtime": [str(other.cpv) for other in chosen if other is not pkg and any(not priority.buildtime or getattr(priority, "runtime", False) for priority in edges.get(other, ()))],
-        # Its parents in the graph are packages, or the words of the command line.
-        "asked": any(not hasattr(parent, "cpv") for parent in graph.nodes.get(pkg, ({}, {}))[1]),
+        # Its parents in the graph are packages, or the words of the command line. An update asks for what those need too
+        # that are installed and stay.
+        "asked": any(
+            not hasattr(parent, "cpv") or ("--update" in config.opts and parent.installed and parent not in chosen)
+            for parent in graph.nodes.get(pkg, ({}, {}))[1]
+        ),
         "inputs": [path, *(eclasses[name].location for name in inherited if name in eclasses), os.path.dirname(path)],
     }
 

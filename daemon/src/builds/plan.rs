@@ -5,6 +5,7 @@
 
 use super::inside::Inside;
 use super::recipe::Recipe;
+use crate::api_builds::PlanOption;
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ const PACKAGES_MAX: usize = 10_000;
 const SAID_MAX_BYTES: usize = 16 * 1024;
 /// Files looked at to see whether an input of a plan has changed.
 const INPUTS_MAX: usize = 200_000;
-const SCRIPT: &str = include_str!("plan.py");
+const SCRIPT: &str = concat!(include_str!("variables.py"), include_str!("plan.py"));
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,8 @@ pub(super) struct Ebuild {
     pub(super) runtime: Vec<String>,
     pub(super) asked: bool,
     pub(super) inputs: Vec<PathBuf>,
+    /// Scripts below `/etc/portage` that the build runs.
+    pub(super) private: Vec<String>,
 }
 
 /// A distfile as the Manifest names it.
@@ -156,6 +159,8 @@ pub struct Planned {
     pub may_share: bool,
     /// Why it cannot be built in a sandbox at all, if so.
     pub hopeless: Option<String>,
+    /// Scripts below `/etc/portage` that its build runs: they are given to nobody, so that it is built here only.
+    pub private: Vec<String>,
     /// Files and directories the recipe was read from.
     pub inputs: Vec<PathBuf>,
 }
@@ -171,16 +176,23 @@ pub struct Plan {
     pub begun: SystemTime,
 }
 
-/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options.
+/// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options, which are `options` only.
 ///
 /// Cancel safe: yes; the resolver is killed.
 ///
 /// # Errors
 /// When Portage finds no way, cannot be run, or what it says cannot be built from.
-pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Result<Plan, PlanError> {
+pub async fn plan(
+    sandbox: &Sandbox,
+    inside: &Inside,
+    atoms: &[String],
+    options: &[PlanOption],
+) -> Result<Plan, PlanError> {
     let begun = SystemTime::now();
     let python = inside.program("python3").ok_or(PlanError::NoPython)?;
-    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into(), "--".into()];
+    let mut command: Vec<OsString> = vec![python.into(), "-I".into(), "-c".into(), SCRIPT.into()];
+    command.extend(options.iter().map(|option| option.flag().into()));
+    command.push("--".into());
     command.extend(atoms.iter().map(Into::into));
     let mut policy = inside.resolver();
     policy.limits.time = DEADLINE;
@@ -198,7 +210,7 @@ pub async fn plan(sandbox: &Sandbox, inside: &Inside, atoms: &[String]) -> Resul
 }
 
 /// The end of a text, where the reason is.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let start = text.len().saturating_sub(SAID_MAX_BYTES);
     let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     text.get(start..).unwrap_or_default().to_owned()
@@ -250,6 +262,7 @@ fn one(
         asked: ebuild.asked,
         may_share: licensed && !has(&ebuild.restrict, "bindist"),
         hopeless,
+        private: ebuild.private,
         inputs: ebuild.inputs.into_iter().chain(inputs.iter().cloned()).collect(),
         repo: ebuild.repo,
     })

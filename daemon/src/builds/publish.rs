@@ -6,7 +6,7 @@
 use super::claim::{Claim, SignedClaim};
 use super::plan::Planned;
 use super::substitute::{Substitute, claim_key, fits};
-use crate::binhost::{BinhostError, BinpkgRow, Origin, Sums};
+use crate::binhost::{BinhostError, BinpkgRow, Demands, Origin, Sums};
 use crate::domain::Domain;
 use crate::openpgp::{OpenPgpError, OpenPgpKey};
 use crate::stats::now_s;
@@ -16,6 +16,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use store::{AppendError, Blob, FinishError, Incoming, IncomingError, RowChange, RowTable};
 use tree::digest::Digest;
+use tree::elf::Links;
 use tree::gpkg::{Gpkg, ReadGpkgError};
 use tree::gpkg_write::{self, RewriteGpkgError};
 use tree::image::Image;
@@ -73,7 +74,8 @@ pub(super) fn built(
     let fingerprint = planned.recipe.fingerprint();
     let image = Image::read(&mut file, &gpkg)?.digest();
     let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
-    let row = BinpkgRow::describe(signed, &gpkg, image, fingerprint, Origin::Built)?;
+    let demands = demands(planned, Links::default());
+    let row = BinpkgRow::describe(signed, &gpkg, image, fingerprint, Origin::Built, demands)?;
     let claim = planned.may_share.then(|| claim(identity, planned, &row));
     list(domain, row, claim)
 }
@@ -92,8 +94,14 @@ pub(super) fn substituted(domain: &Domain, planned: &Planned, found: &Substitute
     let signed = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint)?;
     let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
     // What it installs was compared with the claim when it came.
-    let row = BinpkgRow::describe(signed, &found.gpkg, found.claim.claim.image, fingerprint, origin)?;
+    let demands = demands(planned, Links::default());
+    let row = BinpkgRow::describe(signed, &found.gpkg, found.claim.claim.image, fingerprint, origin, demands)?;
     list(domain, row, planned.may_share.then(|| found.claim.clone()))
+}
+
+/// The recipe says what `native` was.
+fn demands(planned: &Planned, links: Links) -> Demands {
+    Demands::new(|name| planned.recipe.value("environment", name), links)
 }
 
 /// What is executed inside cannot choose what is opened here: a link or a pipe at its path is refused.

@@ -53,6 +53,15 @@ impl Recipe {
         Digest::of(self.0.as_bytes())
     }
 
+    /// The value of a fact of the form `KIND NAME VALUE` (`environment CFLAGS`).
+    #[must_use]
+    pub fn value(&self, kind: &str, name: &str) -> Option<String> {
+        let of = |line: &str| {
+            line.strip_prefix(kind)?.strip_prefix(' ')?.strip_prefix(name)?.strip_prefix(' ').map(unescape)
+        };
+        self.0.lines().find_map(of)
+    }
+
     /// The canonical text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -90,6 +99,23 @@ impl Lines {
 /// Backslash, line feed and space cannot be mistaken for structure.
 fn escape(word: &str) -> String {
     word.replace('\\', "\\\\").replace('\n', "\\n").replace(' ', "\\s")
+}
+
+/// What [`escape`] was given.
+fn unescape(word: &str) -> String {
+    let mut text = String::with_capacity(word.len());
+    let mut rest = word.chars();
+    while let Some(character) = rest.next() {
+        text.push(match character {
+            '\\' => match rest.next() {
+                Some('n') => '\n',
+                Some('s') => ' ',
+                other => other.unwrap_or('\\'),
+            },
+            other => other,
+        });
+    }
+    text
 }
 
 #[cfg(test)]
@@ -170,6 +196,16 @@ mod tests {
         other.inputs = vec!["/elsewhere".into()];
         other.asked = true;
         assert_eq!(fingerprint(&other), fingerprint(&ebuild()));
+    }
+
+    #[test]
+    fn a_value_is_found_again_as_it_was() {
+        let mut given = ebuild();
+        let flags = "-O2 -DX=\"a\\ns\" \n -march=x86-64-v3";
+        given.environment = map(&[("CFLAGS", flags), ("CXXFLAGS", "-O3")]);
+        let recipe = Recipe::new(&given, "3");
+        assert_eq!(recipe.value("environment", "CFLAGS").as_deref(), Some(flags));
+        assert_eq!((recipe.value("environment", "CFLAG"), recipe.value("slot", "CFLAGS")), (None, None));
     }
 
     #[test]

@@ -96,6 +96,7 @@ mod tests {
     use crate::builds::Builds;
     use crate::config::{Config, Overrides, Surroundings};
     use crate::domain::{Addresses, Parts};
+    use crate::group::Groups;
     use crate::repositories::Repositories;
     use crate::swarm::{self, Identity, Network};
     use crate::tasks::Tasks;
@@ -127,9 +128,10 @@ mod tests {
             let (config, _) = Config::load(&overrides, &Surroundings::default()).unwrap();
             let store =
                 Store::open(&dir.path().join("store"), Options { free_min_bytes: 0, ..Options::default() }).unwrap();
-            let (tasks, shared) = (Tasks::new(), Arc::new(Shared::new(&store, NOTHING)));
-            let holdings: Arc<dyn swarm::Holdings> = Arc::<Shared>::clone(&shared);
             let identity = Identity::generate();
+            let groups = Arc::new(Groups::open(&store, identity.clone()).unwrap());
+            let (tasks, shared) = (Tasks::new(), Arc::new(Shared::new(&store, NOTHING, Arc::clone(&groups))));
+            let holdings: Arc<dyn swarm::Holdings> = Arc::<Shared>::clone(&shared);
             let swarm = Network::new().join(&identity, swarm::Config::default(), holdings, &tasks).await;
             let parts = Parts {
                 mirrors: Mirrors::new(MirrorOptions::default()).unwrap(),
@@ -138,6 +140,7 @@ mod tests {
                 announcer: Arc::new(Announcer::new(shared, Vec::new())),
                 binhost: Arc::new(Binhost::open(&store).unwrap()),
                 builds: Builds::open(&config, &store, identity, "/usr/bin".into()).unwrap(),
+                groups,
                 addresses: Addresses { binhost: "http://127.0.0.1:1/binpkgs/node".to_owned(), ..Addresses::default() },
                 config,
                 store,
@@ -163,6 +166,8 @@ mod tests {
                 image: Digest::of(b""),
                 origin: Origin::Built,
                 added_at: 0,
+                guest: false,
+                demands: None,
             };
             self.domain.binhost.add(row).unwrap();
             format!("/binpkgs/node/{}", crate::binhost::path_of(&Digest::of(BLOB)))

@@ -53,6 +53,7 @@ pub fn router(domain: Arc<Domain>) -> Router {
         .route("/v1/refresh", post(refresh))
         .merge(super::control_key::routes())
         .merge(super::control_builds::router())
+        .merge(super::control_questions::router())
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "the daemon knows no such verb", None) })
         .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
         .with_state(domain)

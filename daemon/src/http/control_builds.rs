@@ -42,7 +42,7 @@ pub(super) fn router() -> Router<Arc<Domain>> {
 }
 
 /// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused here already.
-fn is_word(atom: &str) -> bool {
+pub(super) fn is_word(atom: &str) -> bool {
     !atom.is_empty() && atom.len() <= ATOM_BYTES_MAX && !atom.starts_with('-') && !atom.contains(['\0', '\n'])
 }
 
@@ -68,12 +68,12 @@ async fn request_build(
     tell: &mpsc::Sender<BuildLine>,
 ) -> Result<(), mpsc::error::SendError<BuildLine>> {
     if request.pretend {
-        return match domain.builds.pretend(domain, &request.atoms, request.rebuild).await {
+        return match domain.builds.pretend(domain, &request.atoms, &request.options, request.rebuild).await {
             Ok(packages) => tell.send(BuildLine::Planned { packages }).await,
             Err(error) => tell.send(refused(&error)).await,
         };
     }
-    let taken = match domain.builds.request(domain, &request.atoms, request.rebuild).await {
+    let taken = match domain.builds.request(domain, &request.atoms, &request.options, request.rebuild).await {
         Ok(taken) => taken,
         Err(error) => return tell.send(refused(&error)).await,
     };
@@ -108,6 +108,19 @@ async fn follow(entry: &Arc<Entry>, tell: &mpsc::Sender<BuildLine>) -> Result<Jo
 }
 
 fn refused(error: &RequestError) -> BuildLine {
+    let WentWrong { error, hint, said, no } = what_went_wrong(error);
+    BuildLine::Refused { error, hint, said, no }
+}
+
+/// A request that was refused, for the user.
+pub(super) struct WentWrong {
+    pub(super) error: String,
+    pub(super) hint: Option<String>,
+    pub(super) said: String,
+    pub(super) no: bool,
+}
+
+pub(super) fn what_went_wrong(error: &RequestError) -> WentWrong {
     let text = crate::builds::with_causes(error);
     let (said, hint, no) = match error {
         RequestError::Plan(PlanError::Refused { said, .. }) => {
@@ -119,7 +132,7 @@ fn refused(error: &RequestError) -> BuildLine {
         RequestError::Plan(PlanError::Package { .. }) => (String::new(), "mend the Manifest".to_owned(), false),
         _ => (String::new(), "`peer doctor` looks at what builds need".to_owned(), false),
     };
-    BuildLine::Refused { error: text, hint: Some(hint), said, no }
+    WentWrong { error: text, hint: Some(hint), said, no }
 }
 
 async fn cancel(State(domain): State<Arc<Domain>>, Path(id): Path<u64>) -> Response {

@@ -9,6 +9,7 @@ mod body;
 pub mod control;
 mod control_builds;
 mod control_key;
+mod control_questions;
 mod distfiles;
 mod events;
 pub(crate) mod jobs;

@@ -8,7 +8,7 @@ use super::state::{Protocol, State};
 use super::streams::Pipe;
 use super::wire::{FrameError, Message, read_frame, write_frame};
 use futures::AsyncWriteExt as _;
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,10 +86,21 @@ pub(super) async fn ask<Q: Question>(
     question: &Q,
     deadline: Duration,
 ) -> Result<(Pipe, Q::Answer), OpenError> {
+    ask_at(state, peer, Vec::new(), question, deadline).await
+}
+
+/// As [`ask`], of a peer that may be dialled at these addresses too. Cancel safe: yes.
+pub(super) async fn ask_at<Q: Question>(
+    state: &State,
+    peer: PeerId,
+    addresses: Vec<Multiaddr>,
+    question: &Q,
+    deadline: Duration,
+) -> Result<(Pipe, Q::Answer), OpenError> {
     if state.is_banned(&peer) {
         return Err(OpenError::Banned { peer });
     }
-    let asked = tokio::time::timeout(deadline, ask_at_leisure(state, peer, question)).await;
+    let asked = tokio::time::timeout(deadline, ask_at_leisure(state, peer, addresses, question)).await;
     asked.unwrap_or(Err(OpenError::NoAnswer { peer, after: deadline }))
 }
 
@@ -97,6 +108,7 @@ pub(super) async fn ask<Q: Question>(
 async fn ask_at_leisure<Q: Question>(
     state: &State,
     peer: PeerId,
+    addresses: Vec<Multiaddr>,
     question: &Q,
 ) -> Result<(Pipe, Q::Answer), OpenError> {
     if let Some(pipe) = state.idle_pipe(&peer, Q::PROTOCOL)
@@ -104,7 +116,7 @@ async fn ask_at_leisure<Q: Question>(
     {
         return Ok(answered);
     }
-    let pipe = state.open_pipe(peer, Vec::new(), Q::PROTOCOL).await;
+    let pipe = state.open_pipe(peer, addresses, Q::PROTOCOL).await;
     let pipe = pipe.map_err(|source| OpenError::Unreachable { peer, source })?;
     ask_over(pipe, question).await.map_err(|source| OpenError::Broken { peer, source })
 }

@@ -27,7 +27,7 @@ impl Question for BlobRequest {
         if !state.serves(&peer) {
             return say(pipe, &BlobAnswer::Refused).await;
         }
-        let Some(held) = state.held(self.digest).await else { return say(pipe, &BlobAnswer::NotHeld).await };
+        let Some(held) = state.held(self.digest, peer).await else { return say(pipe, &BlobAnswer::NotHeld).await };
         if self.offset > held.size {
             return say(pipe, &BlobAnswer::OutOfRange { size: held.size }).await;
         }

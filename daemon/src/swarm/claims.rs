@@ -28,7 +28,7 @@ impl Question for ClaimsRequest {
         let Ok(_answering) = state.claim_answers().try_acquire() else {
             return say(pipe, &ClaimsAnswer::Busy).await;
         };
-        let mut claims = state.claims(self.fingerprint).await;
+        let mut claims = state.claims(self.fingerprint, peer).await;
         // More would be taken for a lie by who asked.
         claims.retain(|claim| claim.len() <= CLAIM_BYTES_MAX);
         claims.truncate(CLAIMS_MAX);
@@ -73,7 +73,7 @@ mod tests {
     struct Nothing;
 
     impl Holdings for Nothing {
-        fn open(&self, _: &Digest) -> Option<Held> {
+        fn open(&self, _: &Digest, _: &PeerId) -> Option<Held> {
             None
         }
 

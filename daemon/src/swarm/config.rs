@@ -42,6 +42,10 @@ pub struct Config {
     pub claim_streams_per_peer_max: usize,
     /// Questions for claims answered at the same time, over all peers; a place of their own, so that long bodies do not keep them out.
     pub claim_answers_max: usize,
+    /// Streams for questions of a group one peer may have open here, idle ones included.
+    pub group_streams_per_peer_max: usize,
+    /// Questions of groups answered at the same time, over all peers.
+    pub group_answers_max: usize,
     /// How often every announced digest is advertised again in the DHT. Records live 26 h.
     pub advert_interval: Duration,
     /// Resident memory of the whole program above which new connections are refused.
@@ -70,6 +74,8 @@ impl Default for Config {
             blob_streams_per_peer_max: 8,
             claim_streams_per_peer_max: 8,
             claim_answers_max: 64,
+            group_streams_per_peer_max: 8,
+            group_answers_max: 64,
             advert_interval: Duration::from_secs(12 * 3600),
             memory_bytes_max: 2 << 30,
         }

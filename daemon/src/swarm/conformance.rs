@@ -1,9 +1,11 @@
 //! One suite of scenarios over both networks: libp2p on 127.0.0.1, and the in-memory twin.
 
 mod claims;
+mod group;
 
 use super::{
     BodyError, Config, Held, Holdings, Identity, Network, Offence, OpenError, PeerId, ReadAt, StartSwarmError, Swarm,
+    Topic,
 };
 use crate::tasks::Tasks;
 use claims::{
@@ -13,7 +15,12 @@ use claims::{
     claims_come_as_they_are_and_to_have_none_is_an_answer, garbage_on_a_stream_for_claims_ends_only_that_stream,
     more_and_longer_claims_than_may_go_out_stay_here,
 };
-use std::collections::BTreeMap;
+use futures::future::BoxFuture;
+use group::{
+    questions_are_answered_one_after_another_and_side_by_side, what_is_not_answered_is_refused,
+    who_answers_late_costs_no_more_than_the_deadline,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -73,6 +80,7 @@ struct Shelf {
     /// Whether looking a blob or claims up waits for the latch.
     opens_late: AtomicBool,
     claims: Mutex<BTreeMap<Digest, Vec<Vec<u8>>>>,
+    members: Mutex<BTreeSet<PeerId>>,
 }
 
 #[derive(Clone)]
@@ -96,7 +104,7 @@ impl Shelf {
 }
 
 impl Holdings for Shelf {
-    fn open(&self, digest: &Digest) -> Option<Held> {
+    fn open(&self, digest: &Digest, _: &PeerId) -> Option<Held> {
         if self.opens_late.load(Ordering::Relaxed) {
             self.latch.wait();
         }
@@ -105,11 +113,27 @@ impl Holdings for Shelf {
         Some(Held { size, reader })
     }
 
-    fn claims(&self, fingerprint: &Digest) -> Vec<Vec<u8>> {
+    fn claims(&self, fingerprint: &Digest, _: &PeerId) -> Vec<Vec<u8>> {
         if self.opens_late.load(Ordering::Relaxed) {
             self.latch.wait();
         }
         self.claims.lock().unwrap().get(fingerprint).cloned().unwrap_or_default()
+    }
+
+    fn is_member(&self, peer: &PeerId) -> bool {
+        self.members.lock().unwrap().contains(peer)
+    }
+
+    /// The question backwards; `never` has no answer, `long N` has so many bytes.
+    fn answer(&self, _: PeerId, topic: Topic, question: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
+        let text = String::from_utf8_lossy(&question).into_owned();
+        Box::pin(async move {
+            if text == "never" {
+                std::future::pending::<()>().await;
+            }
+            let long = text.strip_prefix("long ").map(|length| vec![7; length.parse().unwrap()]);
+            (topic == Topic::Group).then(|| long.unwrap_or_else(|| question.into_iter().rev().collect()))
+        })
     }
 
     fn announced(&self) -> Vec<Digest> {
@@ -466,6 +490,9 @@ over_both_networks!(
     a_ninth_stream_for_claims_is_told_to_wait_while_blobs_still_come,
     garbage_on_a_stream_for_claims_ends_only_that_stream,
     a_banned_peer_is_not_asked_for_claims,
+    questions_are_answered_one_after_another_and_side_by_side,
+    what_is_not_answered_is_refused,
+    who_answers_late_costs_no_more_than_the_deadline,
 );
 
 mod only_libp2p {

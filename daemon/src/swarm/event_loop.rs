@@ -194,6 +194,11 @@ impl EventLoop {
                 self.chosen_dials.push_back(opts.connection_id());
                 self.dial(opts);
             }
+            Command::Keep { peer, addresses } => {
+                let connected = self.swarm.is_connected(&peer);
+                self.known.keep(peer, &addresses, connected, Instant::now());
+            }
+            Command::Part(peer) => self.part(peer),
             Command::Shun(peer) => {
                 self.swarm.behaviour_mut().banned.block_peer(peer);
                 self.known.forget(&peer);
@@ -346,6 +351,15 @@ impl EventLoop {
             self.state.inbound(peer, protocol, pipe);
         }
         self.count_routing();
+    }
+
+    /// Who comes again comes as a stranger.
+    fn part(&mut self, peer: PeerId) {
+        self.known.let_go(&peer);
+        self.chosen.remove(&peer);
+        if self.swarm.disconnect_peer_id(peer).is_err() {
+            tracing::trace!(%peer, "was gone already");
+        }
     }
 
     fn drop_foreign(&mut self, peer: PeerId) {

@@ -1,4 +1,4 @@
-//! Peers to stay connected to: those the user listed, and those multicast DNS found. Lost ones are dialled again, ever more rarely.
+//! Peers to stay connected to: those the user listed, members of a group, and those multicast DNS found. Lost ones are dialled again, ever more rarely.
 
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
@@ -9,6 +9,10 @@ use tokio::time::Instant;
 
 /// Peers remembered from multicast DNS, which anyone on the network can forge.
 const FOUND_MAX: usize = 256;
+/// Members of groups: 16 groups of 256.
+const KEPT_MAX: usize = 4096;
+/// Addresses at which a member is dialled.
+const KEPT_ADDRESSES_MAX: usize = 8;
 /// Addresses remembered of one of them.
 const ADDRESSES_MAX: usize = 4;
 /// The pause after the first failure; each further one doubles it.
@@ -23,6 +27,10 @@ struct Entry {
     addresses: Vec<Multiaddr>,
     peer: Option<PeerId>,
     listed: bool,
+    /// A member of a group.
+    kept: bool,
+    /// Multicast DNS hears of it.
+    found: bool,
     connected: bool,
     dialling: Option<ConnectionId>,
     failures: u32,
@@ -60,6 +68,8 @@ impl Known {
             addresses: vec![address.clone()],
             peer: peer_of(address),
             listed: true,
+            kept: false,
+            found: false,
             connected: false,
             dialling: None,
             failures: 0,
@@ -72,18 +82,21 @@ impl Known {
     /// Multicast DNS found a peer at an address.
     pub(super) fn found(&mut self, peer: PeerId, address: Multiaddr, connected: bool, now: Instant) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.peer == Some(peer)) {
+            entry.found = true;
             if !entry.listed && !entry.addresses.contains(&address) && entry.addresses.len() < ADDRESSES_MAX {
                 entry.addresses.push(address);
             }
             return;
         }
-        if self.entries.iter().filter(|entry| !entry.listed).count() < FOUND_MAX {
+        if self.entries.iter().filter(|entry| !entry.listed && !entry.kept).count() < FOUND_MAX {
             let addresses = vec![address];
             let peer = Some(peer);
             self.entries.push(Entry {
                 addresses,
                 peer,
                 listed: false,
+                kept: false,
+                found: true,
                 connected,
                 dialling: None,
                 failures: 0,
@@ -93,9 +106,48 @@ impl Known {
         }
     }
 
+    /// Stays connected to a member of a group, which was last seen at these addresses; a second word takes the place of the first.
+    pub(super) fn keep(&mut self, peer: PeerId, addresses: &[Multiaddr], connected: bool, now: Instant) {
+        let addresses: Vec<Multiaddr> = addresses.iter().take(KEPT_ADDRESSES_MAX).cloned().collect();
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.peer == Some(peer)) {
+            entry.kept = true;
+            if !entry.listed && !addresses.is_empty() && entry.addresses != addresses {
+                entry.addresses = addresses;
+                entry.next = now;
+            }
+            return;
+        }
+        let kept = self.entries.iter().filter(|entry| entry.kept).count();
+        if kept < KEPT_MAX && !addresses.is_empty() {
+            self.entries.push(Entry {
+                addresses,
+                peer: Some(peer),
+                listed: false,
+                kept: true,
+                found: false,
+                connected,
+                dialling: None,
+                failures: 0,
+                next: now,
+                since: now,
+            });
+        }
+    }
+
+    /// Does not stay connected to a member any longer.
+    pub(super) fn let_go(&mut self, peer: &PeerId) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.peer == Some(*peer)) {
+            entry.kept = false;
+        }
+        self.entries.retain(|entry| entry.listed || entry.found || entry.peer != Some(*peer));
+    }
+
     /// Multicast DNS has not heard of a peer for long, or it is none of ours.
     pub(super) fn forget(&mut self, peer: &PeerId) {
-        self.entries.retain(|entry| entry.listed || entry.peer != Some(*peer));
+        for entry in self.entries.iter_mut().filter(|entry| entry.peer == Some(*peer)) {
+            entry.found = false;
+        }
+        self.entries.retain(|entry| entry.listed || entry.kept || entry.peer != Some(*peer));
     }
 
     /// Whether the user named this peer.

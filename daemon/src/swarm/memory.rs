@@ -171,7 +171,10 @@ impl Network {
                     self.connect(local, peer);
                 }
             }
-            Command::Shun(peer) => self.disconnect(local, peer),
+            Command::Shun(peer) | Command::Part(peer) => self.disconnect(local, peer),
+            Command::Keep { peer, .. } => {
+                self.connect(local, peer);
+            }
         }
     }
 }

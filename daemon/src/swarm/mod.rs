@@ -16,11 +16,12 @@
 //!   given, the program speaks to nobody; the DHT reaches only peers of peers.
 //! - Only what `Holdings::announced` lists is told. A blob is served only where `Holdings::open` answers, claims only as
 //!   `Holdings::claims` gives them, and both without [`Config::serve_wan`] only to the local network and listed peers.
+//! - Members of a group are served wherever they are, as listed peers are.
 //! - Whom you ask for claims learns the fingerprint, which names what you are about to build and how to who can make the same recipe.
 //!
 //! # Bounds
 //! Everything a peer sends has a length, a count and a deadline: frames (`wire`), holdings and records (`Config`), streams of one
-//! peer (8 for blobs, 8 for claims, 64 in all), connections (400; 4 of one peer; 16 of one IPv4 address, 64 of one IPv6 network), 32 adverts a minute, and a silence deadline in bodies.
+//! peer (8 for blobs, 8 for claims, 8 for questions of a group, 64 in all), connections (400; 4 of one peer; 16 of one IPv4 address, 64 of one IPv6 network), 32 adverts a minute, and a silence deadline in bodies.
 //! BLAKE2B cannot be checked by pieces, so a liar costs at most the blob's size in bytes once; then it is banned.
 //!
 //! **Invariant:** `event_loop` alone owns the libp2p swarm. No lock is held across an await.
@@ -38,6 +39,7 @@ mod conformance;
 mod dht;
 mod event_loop;
 mod gate;
+mod group;
 mod have;
 mod holdings;
 mod identity;
@@ -59,8 +61,10 @@ pub use libp2p::{Multiaddr, PeerId};
 pub use memory::Network;
 pub use peers::PeerInfo;
 pub use scores::Offence;
+pub use wire::Topic;
 
 use crate::tasks::Tasks;
+use futures::future::BoxFuture;
 use state::{Command, State};
 use std::io;
 use std::sync::Arc;
@@ -88,17 +92,28 @@ pub struct Held {
 
 /// What this machine can give. Called from the blocking pool.
 pub trait Holdings: Send + Sync + 'static {
-    /// The blob, if it is held and may be shared.
-    fn open(&self, digest: &Digest) -> Option<Held>;
+    /// The blob, if it is held and may be given to this peer.
+    fn open(&self, digest: &Digest, peer: &PeerId) -> Option<Held>;
 
-    /// The claims on a recipe that may be given, each of them opaque here. At most [`wire::CLAIMS_MAX`] go out, the first ones, and none
+    /// The claims on a recipe that may be given to this peer, each of them opaque here. At most [`wire::CLAIMS_MAX`] go out, the first ones, and none
     /// that is longer than [`wire::CLAIM_BYTES_MAX`]. None at all, unless somebody makes them.
-    fn claims(&self, _fingerprint: &Digest) -> Vec<Vec<u8>> {
+    fn claims(&self, _fingerprint: &Digest, _peer: &PeerId) -> Vec<Vec<u8>> {
         Vec::new()
     }
 
     /// All that may be announced now, blobs and fingerprints; asked once, at the start. Changes come by [`Swarm::announce`] and [`Swarm::withdraw`].
     fn announced(&self) -> Vec<Digest>;
+
+    /// Whether the peer's user enrolled it: it is served as a listed peer is. Called from async code: looks at memory only.
+    fn is_member(&self, _peer: &PeerId) -> bool {
+        false
+    }
+
+    /// The answer to a question, at most [`wire::ANSWER_BYTES_MAX`] bytes; None refuses it. The peer may be any that is connected.
+    /// Called from async code: what blocks belongs on the blocking pool.
+    fn answer(&self, _peer: PeerId, _topic: Topic, _question: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// The handle to the swarm. Clones speak to the same one; the swarm ends with the [`Tasks`] it was started in.
@@ -206,6 +221,60 @@ impl Swarm {
         deadline: Duration,
     ) -> Result<Vec<Vec<u8>>, OpenError> {
         claims::of_peer(&self.state, peer, fingerprint, deadline).await
+    }
+
+    /// Asks a peer something about a topic, and dials it when need be: at most [`wire::QUESTION_BYTES_MAX`] bytes, and as an answer at
+    /// most [`wire::ANSWER_BYTES_MAX`]. It may hear the question twice. **Nothing of the answer is verified.**
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When the peer is not reached in time, does not answer this machine, or the question is too long.
+    pub async fn ask(
+        &self,
+        peer: PeerId,
+        topic: Topic,
+        question: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, OpenError> {
+        self.ask_at(peer, Vec::new(), topic, question, deadline).await
+    }
+
+    /// As [`Swarm::ask`], of a peer that may be dialled at these addresses.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// As [`Swarm::ask`].
+    pub async fn ask_at(
+        &self,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        topic: Topic,
+        question: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, OpenError> {
+        if question.len() > wire::QUESTION_BYTES_MAX {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the question is too long");
+            return Err(OpenError::Unreachable { peer, source });
+        }
+        group::ask_peer(&self.state, peer, addresses, &wire::GroupRequest { topic, question }, deadline).await
+    }
+
+    /// Where a connected peer says it listens, as far as that makes sense from here.
+    #[must_use]
+    pub fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.state.listens_of(peer)
+    }
+
+    /// Stays connected to a member of a group: dials it again and again, ever more rarely, until [`Swarm::part`].
+    pub fn keep(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.state.try_command(Command::Keep { peer, addresses });
+    }
+
+    /// Disconnects a peer that is no member any longer; its streams end. It may come again, as a stranger.
+    pub fn part(&self, peer: PeerId) {
+        self.state.try_command(Command::Part(peer));
     }
 
     /// Remembers an offence. A peer that is banned by it is disconnected, and neither asked nor let in for a while.

@@ -6,7 +6,7 @@ use super::records::lock;
 use super::scores::{Offence, Scores, Traffic};
 use super::state::{Command, Protocol, State};
 use super::streams::Pipe;
-use super::wire::{BlobRequest, ClaimsRequest, Have, Key};
+use super::wire::{BlobRequest, ClaimsRequest, GroupRequest, Have, Key};
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,6 +75,7 @@ struct Peer {
     idle: Vec<Idle>,
     blob_places: Arc<Semaphore>,
     claim_places: Arc<Semaphore>,
+    group_places: Arc<Semaphore>,
     adverts: u32,
     adverts_since: Instant,
 }
@@ -100,6 +101,7 @@ impl State {
     pub(super) fn joined(self: &Arc<Self>, peer: PeerId, mut joined: Joined) -> bool {
         joined.agent = joined.agent.chars().filter(|c| !c.is_control()).take(AGENT_LENGTH_MAX).collect();
         let now = Instant::now();
+        joined.listed |= self.holdings().is_member(&peer);
         let exchange = self.config().exchange && (joined.lan || joined.listed);
         let new = {
             let mut table = lock(&self.table);
@@ -178,6 +180,9 @@ impl State {
             Protocol::Claims => {
                 self.tasks().spawn("swarm claims", super::asking::serve::<ClaimsRequest>(state, peer, pipe));
             }
+            Protocol::Group => {
+                self.tasks().spawn("swarm group", super::asking::serve::<GroupRequest>(state, peer, pipe));
+            }
             Protocol::Advert => self.tasks().spawn("swarm advert", super::announce::receive(state, peer, pipe)),
             Protocol::Have => {
                 // Who tells is told, but only a peer we would also give blobs to: what this machine holds is nobody else's
@@ -193,8 +198,9 @@ impl State {
     /// Whether blobs and claims are given to this peer.
     pub(super) fn serves(&self, peer: &PeerId) -> bool {
         let now = Instant::now();
+        let member = self.holdings().is_member(peer);
         let table = lock(&self.table);
-        let near = table.peers.get(peer).is_some_and(|known| known.joined.lan || known.joined.listed);
+        let near = member || table.peers.get(peer).is_some_and(|known| known.joined.lan || known.joined.listed);
         (near || self.config().serve_wan) && !table.scores.is_banned(peer, now)
     }
 
@@ -206,6 +212,7 @@ impl State {
         match protocol {
             Protocol::Blob => Some(Arc::clone(&known.blob_places)),
             Protocol::Claims => Some(Arc::clone(&known.claim_places)),
+            Protocol::Group => Some(Arc::clone(&known.group_places)),
             Protocol::Have | Protocol::Advert => None,
         }
     }
@@ -374,6 +381,7 @@ impl Peer {
             idle: Vec::new(),
             blob_places: Arc::new(Semaphore::new(config.blob_streams_per_peer_max)),
             claim_places: Arc::new(Semaphore::new(config.claim_streams_per_peer_max)),
+            group_places: Arc::new(Semaphore::new(config.group_streams_per_peer_max)),
             adverts: 0,
             adverts_since: now,
         }
@@ -419,7 +427,7 @@ mod tests {
     struct Nothing;
 
     impl Holdings for Nothing {
-        fn open(&self, _: &Digest) -> Option<Held> {
+        fn open(&self, _: &Digest, _: &PeerId) -> Option<Held> {
             None
         }
 

@@ -33,6 +33,8 @@ pub(super) enum Protocol {
     Blob,
     /// Claims on a recipe, by request and answer.
     Claims,
+    /// What a group asks, by request and answer.
+    Group,
     /// What the opener holds.
     Have,
     /// Records for the DHT.
@@ -52,6 +54,10 @@ pub(super) enum Command {
     Dial(Multiaddr),
     /// Disconnects a peer that was just banned.
     Shun(PeerId),
+    /// Stays connected to a peer, and learns where it may be dialled.
+    Keep { peer: PeerId, addresses: Vec<Multiaddr> },
+    /// Does not stay connected to it any longer, and disconnects.
+    Part(PeerId),
 }
 
 /// A peer near to a key in the DHT's key space.
@@ -76,6 +82,7 @@ pub(super) struct State {
     listens: Mutex<Vec<Multiaddr>>,
     uploads: Arc<Semaphore>,
     claim_answers: Semaphore,
+    group_answers: Semaphore,
     upload_free_at: Mutex<Instant>,
     routing: AtomicUsize,
     changes: watch::Sender<u64>,
@@ -102,6 +109,7 @@ impl State {
             listens: Mutex::default(),
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
             claim_answers: Semaphore::new(config.claim_answers_max),
+            group_answers: Semaphore::new(config.group_answers_max),
             upload_free_at: Mutex::new(Instant::now()),
             routing: AtomicUsize::new(0),
             changes: watch::channel(0).0,
@@ -128,6 +136,14 @@ impl State {
 
     pub(super) fn claim_answers(&self) -> &Semaphore {
         &self.claim_answers
+    }
+
+    pub(super) fn group_answers(&self) -> &Semaphore {
+        &self.group_answers
+    }
+
+    pub(super) fn holdings(&self) -> &dyn Holdings {
+        &*self.holdings
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -166,15 +182,15 @@ impl State {
     // What we hold.
 
     /// Looks a blob up on the blocking pool.
-    pub(super) async fn held(&self, digest: Digest) -> Option<Held> {
+    pub(super) async fn held(&self, digest: Digest, peer: PeerId) -> Option<Held> {
         let holdings = Arc::clone(&self.holdings);
-        crate::blocking::run(move || holdings.open(&digest)).await
+        crate::blocking::run(move || holdings.open(&digest, &peer)).await
     }
 
     /// Looks claims up on the blocking pool.
-    pub(super) async fn claims(&self, fingerprint: Digest) -> Vec<Vec<u8>> {
+    pub(super) async fn claims(&self, fingerprint: Digest, peer: PeerId) -> Vec<Vec<u8>> {
         let holdings = Arc::clone(&self.holdings);
-        crate::blocking::run(move || holdings.claims(&fingerprint)).await
+        crate::blocking::run(move || holdings.claims(&fingerprint, &peer)).await
     }
 
     /// Takes over what may be announced at the start.

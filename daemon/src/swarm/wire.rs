@@ -5,8 +5,10 @@
 //! so unknown fields are refused here.
 
 mod claims;
+mod group;
 
 pub use claims::{CLAIM_BYTES_MAX, CLAIMS_MAX, ClaimsAnswer, ClaimsRequest};
+pub use group::{ANSWER_BYTES_MAX, GroupAnswer, GroupRequest, QUESTION_BYTES_MAX, Topic};
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -453,6 +455,8 @@ pub fn exercise(bytes: &[u8]) {
     check::<AdvertAnswer>(bytes);
     check::<ClaimsRequest>(bytes);
     check::<ClaimsAnswer>(bytes);
+    check::<GroupRequest>(bytes);
+    check::<GroupAnswer>(bytes);
 }
 
 #[cfg(test)]

@@ -1,0 +1,56 @@
+//! Questions: the weather of a plan, with the cause of each miss, and that asking changes nothing.
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+use crate::builder::{Builder, jobs, of_cpv};
+use crate::peer::TestPeer;
+
+fn weather(peer: &TestPeer, atoms: &[&str]) -> Value {
+    peer.json(&[&["weather"], atoms].concat())
+}
+
+/// State, kind and cause of a package.
+fn says(peer: &TestPeer, cpv: &str) -> (String, String, String) {
+    let answer = weather(peer, &["app-misc/one"]);
+    let packages = answer["packages"].as_array().unwrap();
+    let text = |key: &str| of_cpv(packages, cpv)[key].as_str().unwrap_or_default().to_owned();
+    (text("state"), text("kind"), text("cause"))
+}
+
+fn three(state: &str, kind: &str, cause: &str) -> (String, String, String) {
+    (state.to_owned(), kind.to_owned(), cause.to_owned())
+}
+
+#[test]
+fn the_weather_says_what_is_had_and_why_the_rest_is_not() {
+    let dir = tempdir().unwrap();
+    let machine = Builder::new(dir.path());
+    let peer = machine.start();
+    let before = weather(&peer, &["app-misc/one"]);
+    let totals = &before["totals"];
+    assert_eq!((&totals["build"], &totals["unknown_times"], &totals["bytes"]), (&2.into(), &2.into(), &0.into()));
+    assert_eq!(says(&peer, "app-misc/one-1.0"), three("build", "nobody", "nobody is trusted to build it"));
+    assert!(jobs(&peer).is_empty(), "asking begins nothing");
+
+    peer.does(&["build", "app-misc/one"]);
+    assert_eq!(says(&peer, "app-misc/one-1.0"), three("have", "", ""));
+    machine.etc("package.use", "app-misc/one -color\n");
+    assert_eq!(says(&peer, "app-misc/one-1.0"), three("build", "use", "here: it has USE +color"));
+    let answer = weather(&peer, &["app-misc/one"]);
+    assert_eq!((&answer["totals"]["have"], &answer["totals"]["unknown_times"]), (&1.into(), &0.into()), "{answer}");
+    machine.etc("package.use", "");
+    machine.etc("make.conf", "GENTOO_MIRRORS=\"\"\nCFLAGS=\"-O1\"\nCXXFLAGS=\"${CFLAGS}\"\n");
+    let (state, kind, cause) = says(&peer, "app-misc/one-1.0");
+    assert_eq!((state.as_str(), kind.as_str()), ("build", "recipe"), "{cause}");
+    machine.etc("make.conf", "GENTOO_MIRRORS=\"\"\nCFLAGS=\"-O2 -pipe\"\nCXXFLAGS=\"${CFLAGS}\"\n");
+    machine.ebuild("app-misc/one-1.1", "SLOT=\"0\"\nIUSE=\"+color debug\"\n", &[]);
+    assert_eq!(says(&peer, "app-misc/one-1.1"), three("build", "version", "there is only 1.0"));
+
+    let none = peer.verb(&["weather", "app-misc/none"]);
+    assert_eq!(none.status.code(), Some(1));
+    // A set of the user's own is one to Portage too.
+    machine.etc("sets/mine", "dev-libs/two\n");
+    let answer = weather(&peer, &["@mine"]);
+    assert_eq!(answer["packages"][0]["cpv"], "dev-libs/two-1.0", "{answer}");
+}

@@ -1,0 +1,128 @@
+//! The words of questions: what is to be had as a binary package, why something is not, and what there is at all.
+
+use crate::api_builds::PlanOption;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST /v1/weather`: answers with [`QuestionLine`]s.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeatherRequest {
+    /// As `emerge` takes them: atoms and `@set`s.
+    pub atoms: Vec<String>,
+    /// How the plan is made.
+    #[serde(default)]
+    pub options: Vec<PlanOption>,
+}
+
+/// What becomes of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outlook {
+    /// Its binary package is in the store.
+    Have,
+    /// A builder whose word counts has it.
+    Substitute,
+    /// A builder of the group would make it.
+    Offload,
+    /// It is to be built here.
+    Build,
+    /// It cannot be made at all.
+    Impossible,
+}
+
+/// The kind of reason for which there is no binary package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MissKind {
+    /// Nobody who is reached and whose word counts has any.
+    Nobody,
+    /// There are others of this package, of other versions.
+    Version,
+    /// This version is there with other USE flags.
+    Use,
+    /// This version is there for another CHOST.
+    Chost,
+    /// This version is there for a processor that can more.
+    Cpu,
+    /// This version is there and needs a library that is not here.
+    Soname,
+    /// This version is there and needs a newer version of a library.
+    Symbol,
+    /// This version is there with these USE flags, built from another recipe: compiler flags, ebuild or dependencies.
+    Recipe,
+    /// It was built by somebody whose word does not count here.
+    Trust,
+    /// What the package or the user says forbids it.
+    Policy,
+}
+
+/// What is foreseen for one package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WeatherPackage {
+    /// `category/name-version`.
+    pub cpv: String,
+    /// The ebuild repository.
+    pub repo: String,
+    /// What becomes of it.
+    pub state: Outlook,
+    /// Names of the nodes it comes from; empty where it is to be built here.
+    pub from: Vec<String>,
+    /// Bytes to fetch: of the binary package, or of those distfiles that are not here.
+    pub bytes: u64,
+    /// Seconds that building it may take, for one that is to be built; none where nobody knows.
+    pub build_s: Option<u64>,
+    /// Why there is no binary package, where there is none.
+    pub kind: Option<MissKind>,
+    /// The same for people, one line.
+    pub cause: Option<String>,
+}
+
+/// All of a weather together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WeatherTotals {
+    /// Packages that are here.
+    pub have: u64,
+    /// Packages that come from others.
+    pub substitute: u64,
+    /// Packages that others would build.
+    pub offload: u64,
+    /// Packages to build here.
+    pub build: u64,
+    /// Packages that cannot be made.
+    pub impossible: u64,
+    /// Bytes to fetch.
+    pub bytes: u64,
+    /// Seconds that the builds may take one after the other, as far as it is known.
+    pub build_s: u64,
+    /// Builds of which nobody knows how long they take.
+    pub unknown_times: u64,
+}
+
+/// The answer to a [`WeatherRequest`]: dependencies before what needs them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WeatherAnswer {
+    /// One for each package of the plan that is needed.
+    pub packages: Vec<WeatherPackage>,
+    /// Their sums.
+    pub totals: WeatherTotals,
+}
+
+/// A line of the answer to a question that takes time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum QuestionLine<T> {
+    /// What was asked.
+    Answer(T),
+    /// There is none.
+    Refused {
+        /// Why.
+        error: String,
+        /// What to do.
+        hint: Option<String>,
+        /// What Portage said, if it did.
+        said: String,
+        /// Whether the answer is "no" (nothing matches) rather than a fault of the setup.
+        no: bool,
+    },
+}

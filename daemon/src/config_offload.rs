@@ -1,0 +1,51 @@
+//! The `[offload]` section: what other machines build for this one, and what it builds for them.
+
+use serde::Deserialize;
+use std::fmt;
+
+/// Which packages members of the group are asked to build without `--on` being said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffloadPolicy {
+    /// None.
+    #[default]
+    Never,
+    /// Those that nobody has built.
+    Misses,
+}
+
+impl fmt::Display for OffloadPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Never => "never",
+            Self::Misses => "misses",
+        })
+    }
+}
+
+/// How work is shared with other machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffloadConfig {
+    /// Which packages others are asked to build.
+    pub builds: OffloadPolicy,
+    /// Builds for others at the same time; 0 refuses them all. Never more than `build.jobs_max` run in all.
+    pub jobs_max: usize,
+}
+
+/// The section as the file spells it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OffloadSection {
+    pub(super) builds: Option<OffloadPolicy>,
+    pub(super) jobs_max: Option<usize>,
+}
+
+impl OffloadConfig {
+    /// Refuses values that parse but cannot be meant: the key, and what is wrong with it.
+    pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        if self.jobs_max > 64 {
+            return Err(("offload.jobs_max", "must be from 0 to 64; with 0 nothing is built for others"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! Questions: what is ready as a binary package, why something is not, and what there is.
+//!
+//! In reading order: [`weather`] foresees what becomes of each package of a plan; [`cause`] says in one line why one is not
+//! had; [`estimate`] knows from ended jobs how long builds take.
+//!
+//! **Invariants.** A question changes nothing: no job is begun, nothing is fetched but words. The plan is the one that
+//! `peer build` would make; what it decides is not decided a second time here.
+
+pub mod cause;
+pub mod estimate;
+pub mod instance;
+pub mod weather;
+
+use crate::domain::Domain;
+use crate::swarm::PeerId;
+
+/// What a node is called.
+#[must_use]
+pub fn name_of(_domain: &Domain, peer: &PeerId) -> String {
+    peer.to_string()
+}

@@ -1,0 +1,212 @@
+//! The weather: what becomes of each package of a plan, from whom, how many bytes and how much time, and why not better.
+
+use super::cause::{Miss, Reach, miss};
+use super::estimate::BuildTimes;
+use super::instance::{Instance, Sought};
+use super::name_of;
+use crate::api_builds::{Fate, PlanOption};
+use crate::api_questions::{Outlook, WeatherAnswer, WeatherPackage, WeatherTotals};
+use crate::blocking;
+use crate::builds::plan::{Plan, Planned};
+use crate::builds::{Foreseen, RequestError, substitute};
+use crate::domain::Domain;
+use crate::swarm::PeerId;
+use futures::StreamExt as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tree::cpv::Cp;
+use tree::digest::Digest;
+
+/// Packages whose claims are looked for side by side.
+const LOOK_WIDTH: usize = 8;
+/// Ended jobs that are looked at for how long builds take.
+const JOBS_MAX: usize = 10_000;
+
+/// What is known before a package is looked at.
+pub(super) struct Sky {
+    /// What there is of each package.
+    pub(super) instances: BTreeMap<Cp, Vec<Instance>>,
+    times: BuildTimes,
+    connected: BTreeSet<PeerId>,
+}
+
+/// What becomes of what `atoms` take, and why.
+///
+/// Cancel safe: yes.
+///
+/// # Errors
+/// When there can be no sandbox, or Portage finds no way.
+pub async fn weather(
+    domain: &Arc<Domain>,
+    atoms: &[String],
+    options: &[PlanOption],
+) -> Result<WeatherAnswer, RequestError> {
+    let plan = Arc::new(domain.builds.plan(domain, atoms, options).await?);
+    Ok(of_plan(domain, &plan).await)
+}
+
+/// The weather of a plan that is made already.
+///
+/// Cancel safe: yes.
+pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>) -> WeatherAnswer {
+    let foreseen = domain.builds.foresee(domain, plan, false).await;
+    let sky = sky(domain, plan).await;
+    let rows = foreseen.iter().filter_map(|foreseen| Some((foreseen, plan.packages.get(foreseen.index)?)));
+    let rows: Vec<_> = rows.map(|(foreseen, planned)| of_one(domain, &sky, foreseen, planned)).collect();
+    let packages: Vec<WeatherPackage> =
+        futures::stream::iter(rows).buffered(LOOK_WIDTH).map(|(package, _)| package).collect().await;
+    let totals = totals(&packages);
+    WeatherAnswer { packages, totals }
+}
+
+/// Looks once at what all packages of the plan are judged by.
+pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>) -> Sky {
+    let connected = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+    let (looking, plan) = (Arc::clone(domain), Arc::clone(plan));
+    blocking::run(move || {
+        let wanted: BTreeSet<&Cp> = plan.packages.iter().map(|package| &package.cpv.cp).collect();
+        let mut instances: BTreeMap<Cp, Vec<Instance>> = BTreeMap::new();
+        for row in looking.binhost.rows() {
+            let cp = &row.entry.cpv().cp;
+            if wanted.contains(cp) && looking.store.contains(&row.digest) {
+                instances.entry(cp.clone()).or_default().push(Instance::of_row(&row));
+            }
+        }
+        let times = BuildTimes::of(&looking.builds.jobs.list(JOBS_MAX));
+        Sky { instances, times, connected }
+    })
+    .await
+}
+
+/// One package; and why it is missed, if it is.
+pub(super) async fn of_one(
+    domain: &Arc<Domain>,
+    sky: &Sky,
+    foreseen: &Foreseen,
+    planned: &Planned,
+) -> (WeatherPackage, Option<Miss>) {
+    let state = match foreseen.package.fate {
+        Fate::Have => Outlook::Have,
+        Fate::Substitute => Outlook::Substitute,
+        Fate::Build if planned.hopeless.is_some() => Outlook::Impossible,
+        Fate::Build => Outlook::Build,
+    };
+    let missed = matches!(state, Outlook::Build | Outlook::Offload);
+    let why = if missed { Some(why_missed(domain, sky, planned).await) } else { None };
+    let bytes = if missed { away_bytes(domain, planned).await } else { foreseen.package.size };
+    let package = WeatherPackage {
+        cpv: planned.cpv.to_string(),
+        repo: planned.repo.clone(),
+        state,
+        from: foreseen.from.iter().map(|peer| name_of(domain, peer)).collect(),
+        bytes: if state == Outlook::Impossible { 0 } else { bytes },
+        build_s: if missed { sky.times.seconds(&planned.cpv.cp) } else { None },
+        kind: why.as_ref().map(|miss| miss.kind),
+        cause: why.as_ref().map(|miss| miss.cause.clone()).or_else(|| planned.hopeless.clone()),
+    };
+    (package, why)
+}
+
+async fn why_missed(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Miss {
+    let none = Vec::new();
+    let instances = sky.instances.get(&planned.cpv.cp).unwrap_or(&none);
+    let reach = reach(domain, sky, planned).await;
+    miss(&Sought::of(planned), planned.may_share, instances, &reach)
+}
+
+/// Who could have a package.
+async fn reach(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Reach {
+    let builders = domain.builds.trust.builders(&planned.cpv, &planned.slot);
+    let (connected, away): (Vec<&PeerId>, Vec<&PeerId>) =
+        builders.iter().partition(|peer| sky.connected.contains(peer));
+    let names = |peers: &[&PeerId]| peers.iter().map(|peer| name_of(domain, peer)).collect::<Vec<_>>();
+    let untrusted = untrusted(domain, planned, &planned.recipe.fingerprint()).await;
+    Reach {
+        connected: names(&connected),
+        away: names(&away),
+        untrusted: untrusted.iter().map(|peer| name_of(domain, peer)).collect(),
+    }
+}
+
+/// Who says to have built it, and does not count. Only who says to have claims is asked.
+async fn untrusted(domain: &Arc<Domain>, planned: &Planned, fingerprint: &Digest) -> Vec<PeerId> {
+    let claims = if domain.swarm.holders(fingerprint).is_empty() {
+        let (store, fingerprint) = (domain.store.clone(), *fingerprint);
+        blocking::run(move || substitute::kept_claims(&store, &fingerprint)).await
+    } else {
+        substitute::claims(domain, &[], fingerprint).await
+    };
+    let own = domain.swarm.peer_id();
+    let counts = |peer: &PeerId| domain.builds.trust.counts(peer, &planned.cpv, &planned.slot);
+    claims.iter().map(|claim| claim.builder).filter(|peer| *peer != own && !counts(peer)).collect()
+}
+
+/// Bytes of its distfiles that are not here.
+async fn away_bytes(domain: &Arc<Domain>, planned: &Planned) -> u64 {
+    let (store, files) = (domain.store.clone(), planned.distfiles.clone());
+    blocking::run(move || {
+        let away = files.iter().filter(|file| !store.contains(&file.digest));
+        away.fold(0_u64, |sum, file| sum.saturating_add(file.size))
+    })
+    .await
+}
+
+fn totals(packages: &[WeatherPackage]) -> WeatherTotals {
+    let mut totals = WeatherTotals::default();
+    for package in packages {
+        let count = match package.state {
+            Outlook::Have => &mut totals.have,
+            Outlook::Substitute => &mut totals.substitute,
+            Outlook::Offload => &mut totals.offload,
+            Outlook::Build => &mut totals.build,
+            Outlook::Impossible => &mut totals.impossible,
+        };
+        *count += 1;
+        totals.bytes = totals.bytes.saturating_add(package.bytes);
+        if matches!(package.state, Outlook::Build | Outlook::Offload) {
+            totals.build_s = totals.build_s.saturating_add(package.build_s.unwrap_or(0));
+            totals.unknown_times += u64::from(package.build_s.is_none());
+        }
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_say_how_many_times_are_not_known() {
+        let package = |state, bytes, build_s| WeatherPackage {
+            cpv: "a/b-1".to_owned(),
+            repo: "gentoo".to_owned(),
+            state,
+            from: Vec::new(),
+            bytes,
+            build_s,
+            kind: None,
+            cause: None,
+        };
+        let totals = totals(&[
+            package(Outlook::Have, 0, None),
+            package(Outlook::Substitute, 5, None),
+            package(Outlook::Build, 7, Some(60)),
+            package(Outlook::Build, 1, None),
+            package(Outlook::Offload, 2, Some(3)),
+            package(Outlook::Impossible, 0, None),
+        ]);
+        assert_eq!(
+            totals,
+            WeatherTotals {
+                have: 1,
+                substitute: 1,
+                offload: 1,
+                build: 2,
+                impossible: 1,
+                bytes: 15,
+                build_s: 63,
+                unknown_times: 1
+            }
+        );
+    }
+}
