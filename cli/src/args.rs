@@ -2,7 +2,7 @@
 
 use crate::commands::{
     build, cancel, challenge, check_config, completions, doctor, fetch, gc, import, jobs, key, logs, man, peers, pin,
-    setup, show, status, trust, verify, weather,
+    search, setup, show, status, trust, verify, weather, why,
 };
 use clap::{Args, Parser, Subcommand};
 use daemon::config::Overrides;
@@ -54,6 +54,8 @@ pub(crate) enum Verb {
     Cancel(cancel::CancelArgs),
     Show(show::ShowArgs),
     Weather(weather::WeatherArgs),
+    Why(why::WhyArgs),
+    Search(search::SearchArgs),
     Challenge(challenge::ChallengeArgs),
     Trust(trust::TrustArgs),
     Key(key::KeyArgs),

@@ -108,6 +108,125 @@ pub struct WeatherAnswer {
     pub totals: WeatherTotals,
 }
 
+/// `POST /v1/why`: answers with [`QuestionLine`]s.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhyRequest {
+    /// One atom.
+    pub atom: String,
+}
+
+/// The answer to a [`WhyRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyAnswer {
+    /// The package that is wanted, as this machine's configuration has it; where Portage takes none, what was asked.
+    pub cpv: String,
+    /// The ebuild repository.
+    pub repo: String,
+    /// What becomes of it; none where Portage takes none.
+    pub state: Option<Outlook>,
+    /// USE flags that are on.
+    pub use_flags: Vec<String>,
+    /// Why there is no binary package, where there is none.
+    pub kind: Option<MissKind>,
+    /// The same for people, one line.
+    pub cause: Option<String>,
+    /// What may be done about it.
+    pub next: Option<String>,
+    /// Binary packages of any version.
+    pub instances: Vec<WhyInstance>,
+    /// Who says to have built exactly what is wanted.
+    pub claims: Vec<WhyClaim>,
+    /// Whose word counts for it.
+    pub builders: Vec<WhyBuilder>,
+}
+
+/// A binary package that there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyInstance {
+    /// `category/name-version`.
+    pub cpv: String,
+    /// The ebuild repository.
+    pub repo: String,
+    /// Number among builds of the same version.
+    pub build_id: Option<u64>,
+    /// Digest of the signed package.
+    pub digest: String,
+    /// Name of the node that has it; none for this one.
+    pub at: Option<String>,
+    /// Whether this machine's Portage may take it.
+    pub usable: bool,
+    /// Why not.
+    pub rejects: Vec<WhyReject>,
+}
+
+/// Why a binary package is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyReject {
+    /// The kind.
+    pub kind: MissKind,
+    /// For people.
+    pub text: String,
+}
+
+/// Who says to have built it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyClaim {
+    /// Peer id.
+    pub builder: String,
+    /// Its name.
+    pub name: String,
+    /// Whether that counts here.
+    pub counts: bool,
+    /// Why, or why not.
+    pub why: String,
+}
+
+/// A builder whose word counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WhyBuilder {
+    /// Peer id.
+    pub peer: String,
+    /// Its name.
+    pub name: String,
+    /// `connected`, `away`, or why it is not asked.
+    pub state: String,
+}
+
+/// `POST /v1/search`: answers with [`QuestionLine`]s.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchRequest {
+    /// All of them are in the name or the description, in any case of letters.
+    pub words: Vec<String>,
+}
+
+/// A package that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SearchRow {
+    /// Its newest version: `category/name-version`.
+    pub cpv: String,
+    /// The ebuild repository; empty where only a binary package is there.
+    pub repo: String,
+    /// What it is.
+    pub description: String,
+    /// Name of the node that says so; none for this one.
+    pub domain: Option<String>,
+    /// Whether that node has a binary package of any version.
+    pub binary: bool,
+}
+
+/// The answer to a [`SearchRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SearchAnswer {
+    /// The packages, those with the words in their names first.
+    pub rows: Vec<SearchRow>,
+    /// Whether there are more than are told.
+    pub more: bool,
+    /// Nodes that were asked and did not answer, each with the reason.
+    pub silent: Vec<String>,
+}
+
 /// A line of the answer to a question that takes time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]

@@ -13,6 +13,7 @@ use crate::group::Groups;
 use crate::kept::KeptPaths;
 use crate::openpgp::SigningKey;
 use crate::pins;
+use crate::questions::search::Descriptions;
 use crate::repositories::{Refreshed, Repositories};
 use crate::sources::Sources;
 use crate::stats::{Source, Stats, now_s};
@@ -66,6 +67,8 @@ pub struct Domain {
     pub builds: Builds,
     /// Machines whose users enrolled them.
     pub groups: Arc<Groups>,
+    /// What packages say they are.
+    pub descriptions: Descriptions,
     /// Told when pinned files may be missing.
     pub pins_changed: Notify,
     /// The key binary packages are signed with.
@@ -186,6 +189,7 @@ impl Domain {
             binhost,
             builds,
             groups,
+            descriptions: Descriptions::default(),
             pins_changed: Notify::new(),
             signing,
             slots,

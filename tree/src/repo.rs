@@ -205,6 +205,22 @@ impl EbuildRepo {
         self.cpvs(cp).unwrap_or_default().iter().map(Cpv::pf).collect()
     }
 
+    /// What an ebuild says it is: DESCRIPTION of its md5-cache entry or, where there is none, of its text, if that needs
+    /// no shell to be read.
+    #[must_use]
+    pub fn description(&self, cpv: &Cpv) -> Option<String> {
+        if let Metadata::Known(entry) = self.metadata(cpv) {
+            return Some(entry.description);
+        }
+        let path = self.directory(&cpv.cp).join(format!("{}.ebuild", cpv.pf()));
+        let bytes = read_within(&self.root, &path, ENTRY_BYTES_MAX).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let said = text.lines().find_map(|line| line.trim_start().strip_prefix("DESCRIPTION="))?;
+        let quote = said.chars().next().filter(|quote| ['"', '\''].contains(quote))?;
+        let inner = said.get(1..)?.split(quote).next()?;
+        if quote == '"' && inner.contains(['$', '`', '\\']) { None } else { Some(inner.to_owned()) }
+    }
+
     /// The ebuilds of a package, oldest first, with their SLOT where their metadata is known.
     ///
     /// # Errors

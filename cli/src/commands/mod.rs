@@ -16,12 +16,14 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod peers;
 pub(crate) mod pin;
+pub(crate) mod search;
 pub(crate) mod setup;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod trust;
 pub(crate) mod verify;
 pub(crate) mod weather;
+pub(crate) mod why;
 
 use crate::Around;
 use crate::args::{Peer, Verb};
@@ -48,6 +50,8 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Cancel(args) => cancel::run(args, &client(), out).await,
         Verb::Show(args) => show::run(args, &client(), out).await,
         Verb::Weather(args) => weather::run(args, &client(), out).await,
+        Verb::Why(args) => why::run(args, &client(), out).await,
+        Verb::Search(args) => search::run(args, &client(), out).await,
         Verb::Challenge(args) => challenge::run(args, &client(), out).await,
         Verb::Trust(args) => trust::run(args, &client(), out).await,
         Verb::Key(args) => key::run(args, globals, around, out).await,

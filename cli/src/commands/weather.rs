@@ -9,7 +9,9 @@ use crate::terminal::plain;
 use crate::watch::{short_time, time};
 use clap::Args;
 use daemon::api_builds::PlanOption;
-use daemon::api_questions::{Outlook, QuestionLine, WeatherAnswer, WeatherPackage, WeatherRequest, WeatherTotals};
+use daemon::api_questions::{
+    MissKind, Outlook, QuestionLine, WeatherAnswer, WeatherPackage, WeatherRequest, WeatherTotals,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -90,16 +92,31 @@ fn row(package: &WeatherPackage) -> [String; 7] {
         Outlook::Have | Outlook::Substitute | Outlook::Impossible => "-".to_owned(),
     };
     let cause = package.cause.clone().unwrap_or_default();
-    [word(package.state).to_owned(), package.cpv.clone(), package.repo.clone(), from, bytes, time, cause]
+    [state_word(package.state).to_owned(), package.cpv.clone(), package.repo.clone(), from, bytes, time, cause]
 }
 
-fn word(state: Outlook) -> &'static str {
+pub(crate) fn state_word(state: Outlook) -> &'static str {
     match state {
         Outlook::Have => "have",
         Outlook::Substitute => "substitute",
         Outlook::Offload => "offload",
         Outlook::Build => "build",
         Outlook::Impossible => "impossible",
+    }
+}
+
+pub(crate) fn kind_word(kind: MissKind) -> &'static str {
+    match kind {
+        MissKind::Nobody => "nobody",
+        MissKind::Version => "version",
+        MissKind::Use => "use",
+        MissKind::Chost => "chost",
+        MissKind::Cpu => "cpu",
+        MissKind::Soname => "soname",
+        MissKind::Symbol => "symbol",
+        MissKind::Recipe => "recipe",
+        MissKind::Trust => "trust",
+        MissKind::Policy => "policy",
     }
 }
 
@@ -131,7 +148,6 @@ pub(crate) fn sum(totals: &WeatherTotals) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use daemon::api_questions::MissKind;
 
     #[test]
     fn packages_stand_in_columns_and_unknown_times_are_said() {

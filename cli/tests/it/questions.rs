@@ -54,3 +54,54 @@ fn the_weather_says_what_is_had_and_why_the_rest_is_not() {
     let answer = weather(&peer, &["@mine"]);
     assert_eq!(answer["packages"][0]["cpv"], "dev-libs/two-1.0", "{answer}");
 }
+
+#[test]
+fn why_tells_all_that_is_known_of_a_package() {
+    let dir = tempdir().unwrap();
+    let machine = Builder::new(dir.path());
+    let peer = machine.start();
+    let before = peer.json(&["why", "dev-libs/two"]);
+    assert_eq!((&before["state"], &before["kind"]), (&"build".into(), &"nobody".into()), "{before}");
+    assert!(before["next"].as_str().unwrap().contains("peer join"), "{before}");
+
+    peer.does(&["build", "dev-libs/two"]);
+    let had = peer.json(&["why", "dev-libs/two"]);
+    assert_eq!((&had["state"], &had["cause"]), (&"have".into(), &Value::Null), "{had}");
+    assert_eq!((&had["instances"][0]["usable"], &had["claims"][0]["counts"]), (&true.into(), &true.into()), "{had}");
+    let said = peer.does(&["why", "dev-libs/two"]);
+    assert!(said.starts_with("have dev-libs/two-1.0 main -\ninstance dev-libs/two-1.0 1 here usable "), "{said}");
+
+    // The ebuild is masked: what there is of it is told all the same.
+    machine.etc("package.mask", "dev-libs/two\n");
+    let masked = peer.json(&["why", "dev-libs/two"]);
+    assert_eq!(
+        (&masked["state"], &masked["instances"][0]["cpv"]),
+        (&Value::Null, &"dev-libs/two-1.0".into()),
+        "{masked}"
+    );
+    assert!(masked["cause"].as_str().unwrap().contains("masked"), "{masked}");
+    let none = peer.verb(&["why", "app-misc/none"]);
+    assert_eq!(none.status.code(), Some(1));
+    let option = peer.verb(&["why", "--", "--sync"]);
+    assert_eq!(option.status.code(), Some(2));
+}
+
+#[test]
+fn search_finds_names_and_descriptions_and_says_what_is_ready_as_a_binary() {
+    let dir = tempdir().unwrap();
+    let machine = Builder::new(dir.path());
+    let peer = machine.start();
+    let rows = |words: &[&str]| peer.json(&[&["search"], words].concat())["rows"].as_array().unwrap().clone();
+    let found = rows(&["TEST", "two"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0]["cpv"], &found[0]["description"]), (&"dev-libs/two-1.0".into(), &"A test".into()));
+    assert_eq!((&found[0]["binary"], &found[0]["domain"]), (&false.into(), &Value::Null));
+    peer.does(&["build", "dev-libs/two"]);
+    machine.ebuild("dev-libs/two-1.1", "SLOT=\"0/1\"\n", &[]);
+    let found = rows(&["two"]);
+    assert_eq!((&found[0]["cpv"], &found[0]["binary"]), (&"dev-libs/two-1.1".into(), &true.into()), "{found:?}");
+    let said = peer.does(&["search", "test"]);
+    assert_eq!(said, "app-misc/one-1.0  main  -       here  A test\ndev-libs/two-1.1  main  binary  here  A test\n");
+    let none = peer.verb(&["search", "nothing-of-this-name"]);
+    assert_eq!(none.status.code(), Some(1));
+}

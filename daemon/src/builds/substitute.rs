@@ -48,7 +48,7 @@ impl Caught {
         }
     }
 
-    fn has(&self, peer: &PeerId) -> bool {
+    pub(super) fn has(&self, peer: &PeerId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(peer)
     }
 }

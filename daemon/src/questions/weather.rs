@@ -62,9 +62,15 @@ pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>) -> WeatherAnswer {
 /// Looks once at what all packages of the plan are judged by.
 pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>) -> Sky {
     let connected = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
-    let (looking, plan) = (Arc::clone(domain), Arc::clone(plan));
+    let instances = instances(domain, plan.packages.iter().map(|package| package.cpv.cp.clone()).collect()).await;
+    let times = BuildTimes::of(&domain.builds.jobs.list(JOBS_MAX));
+    Sky { instances, times, connected }
+}
+
+/// What there is of these packages.
+pub(super) async fn instances(domain: &Arc<Domain>, wanted: BTreeSet<Cp>) -> BTreeMap<Cp, Vec<Instance>> {
+    let looking = Arc::clone(domain);
     blocking::run(move || {
-        let wanted: BTreeSet<&Cp> = plan.packages.iter().map(|package| &package.cpv.cp).collect();
         let mut instances: BTreeMap<Cp, Vec<Instance>> = BTreeMap::new();
         for row in looking.binhost.rows() {
             let cp = &row.entry.cpv().cp;
@@ -72,8 +78,7 @@ pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>) -> Sky {
                 instances.entry(cp.clone()).or_default().push(Instance::of_row(&row));
             }
         }
-        let times = BuildTimes::of(&looking.builds.jobs.list(JOBS_MAX));
-        Sky { instances, times, connected }
+        instances
     })
     .await
 }
