@@ -75,6 +75,12 @@ fn all_words_must_be_there_in_any_case_in_name_or_description() {
     assert_eq!(found(&peer, &["torch"])[0]["binary"], true);
     let told = peer.does(&["search", "dark"]);
     assert!(told.contains("app-misc/lamp-1.2") && told.contains("Shines in the Dark"), "{told}");
+    // An ebuild without sources needs no Manifest, as in virtual/ and acct-user/.
+    described(&machine, "app-misc/bare-1.0", "Without sources");
+    fs::remove_file(machine.repo.dir.join("app-misc/bare/Manifest")).unwrap();
+    wait::until("a package without a Manifest", || {
+        (peer.verb(&["search", "bare"]).status.code() == Some(0)).then_some(())
+    });
     // What changes is seen.
     described(&machine, "app-misc/lampshade-2.1", "Keeps all light in the dark");
     wait::until("the new version", || (found(&peer, &["dark"]).len() == 2).then_some(()));
@@ -101,6 +107,7 @@ fn crowd(dir: &Path, count: usize) -> Repo {
         let cpv = format!("app-crowd/one{number}-1.0");
         let ebuild = format!("EAPI=8\nDESCRIPTION=\"{description}\"\nSLOT=\"0\"\nKEYWORDS=\"amd64\"\n");
         repo.write(&format!("app-crowd/one{number}/one{number}-1.0.ebuild"), &ebuild);
+        repo.write(&format!("app-crowd/one{number}/Manifest"), "");
         // The same sum for all would be the wrong one for all; the text is what counts here.
         repo.write(&format!("metadata/md5-cache/{cpv}"), &format!("DESCRIPTION={description}\nEAPI=8\nSLOT=0\n"));
     }

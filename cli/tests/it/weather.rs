@@ -8,7 +8,7 @@ use tempfile::tempdir;
 
 use crate::answers::{NOTE, adds_up, enrol, of_weather, package_env, state_of};
 use crate::builder::{Builder, jobs, of_cpv};
-use crate::peer::{TestPeer, both};
+use crate::peer::{Start, TestPeer, both};
 
 /// A machine that has these ebuilds, all of them notes: `category/name-version`, and lines more.
 fn machine(dir: &std::path::Path, ebuilds: &[(&str, &str)]) -> Builder {
@@ -173,8 +173,6 @@ fn the_world_is_asked_for_when_nothing_is_named() {
         ("app-misc/other-1.0", ""),
     ];
     let machine = machine(dir.path(), &ebuilds);
-    fs::write(machine.dir.join("world"), "app-misc/wanted\n").unwrap();
-    fs::write(machine.dir.join("world_sets"), "").unwrap();
     let chosen = machine.dir.join("chosen");
     fs::create_dir_all(&chosen).unwrap();
     fs::write(chosen.join("world"), "app-misc/wanted\n").unwrap();
@@ -185,7 +183,9 @@ fn the_world_is_asked_for_when_nothing_is_named() {
         "[build]\nbinds = [\"{portage}\", \"{portage}/share/portage:/share/portage\", \"{}:/var/lib/portage\"]\n",
         chosen.display()
     );
-    let peer = machine.start_with("").config(&config).start();
+    let root = machine.dir.join("root");
+    let start = Start::new(&machine.dir).config(&config).repo(&machine.repo);
+    let peer = start.flag("--config-root", root.to_str().unwrap()).start();
     for words in [&[][..], &["@world"]] {
         let said = weather(&peer, words);
         let cpvs: Vec<&Value> = said["packages"].as_array().unwrap().iter().map(|one| &one["cpv"]).collect();
@@ -195,8 +195,8 @@ fn the_world_is_asked_for_when_nothing_is_named() {
     assert_eq!((said["packages"].as_array().unwrap().len(), &said["totals"]["build"]), (1, &1.into()), "{said}");
     let both_asked = weather(&peer, &["@world", "app-misc/other", "@mine"]);
     assert_eq!(both_asked["packages"].as_array().unwrap().len(), 3, "each once: {both_asked}");
-    for wrong in ["@nosuchset", "app-misc/nothing", "not an atom", "@../../etc/passwd", "--version", ""] {
-        let output = peer.verb(&["weather", "--", wrong]);
+    for wrong in ["@nosuchset", "app-misc/nothing", "not an atom", "@../../etc/passwd", ""] {
+        let output = peer.verb(&["weather", wrong]);
         assert!(matches!(output.status.code(), Some(1 | 2)), "{wrong:?}: {:?} {}", output.status, both(&output));
         assert!(!output.stderr.is_empty(), "{wrong:?}");
     }

@@ -43,7 +43,7 @@ fn a_package_that_is_here_and_one_that_is_nowhere() {
         (&"app-misc/note-1.0".into(), &"build".into(), &"nobody".into())
     );
     assert_eq!(said["instances"].as_array().map(Vec::len), Some(0));
-    tells(&peer, "app-misc/note", &["app-misc/note-1.0", "peer build app-misc/note"]);
+    tells(&peer, "app-misc/note", &["app-misc/note-1.0", "nobody", "hint: "]);
 
     peer.does(&["build", "app-misc/note"]);
     let said = why(&peer, "app-misc/note");
