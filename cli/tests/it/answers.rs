@@ -127,9 +127,12 @@ pub(crate) fn adds_up(weather: &Value) {
     }
 }
 
-/// Invites `joiner` into the group of `founder` with this role, and waits until both know each other as members.
-pub(crate) fn enrol(founder: &TestPeer, founder_name: &str, joiner: &TestPeer, name: &str, role: &str) {
-    let ticket = founder.does(&["invite", "--role", role, "--name", founder_name]);
+/// Lines of the configuration that name a node; they end the section of builds.
+pub(crate) const STRONG: &str = "[node]\nname = \"strong\"";
+
+/// Invites `joiner` into the group of `founder` with this name and role, and waits until both know each other as members.
+pub(crate) fn enrol(founder: &TestPeer, joiner: &TestPeer, name: &str, role: &str) {
+    let ticket = founder.does(&["invite", "--role", role]);
     let joined = joiner.does(&["join", ticket.trim(), "--name", name]);
     assert!(joined.contains(role), "{joined}");
     let knows = |peer: &TestPeer, other: &str| {

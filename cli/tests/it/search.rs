@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::answers::{NOTE, adds_up, enrol, is_plain, state_of};
+use crate::answers::{NOTE, STRONG, adds_up, enrol, is_plain, state_of};
 use crate::builder::Builder;
 use crate::gentoo::Repo;
 use crate::peer::{Start, TestPeer, both};
@@ -145,10 +145,10 @@ fn two(dir: &Path, role: &str) -> Two {
         cached(&machine.repo, "app-misc/note-1.0", "A note");
     }
     described(&strong, "app-misc/rare-3.0", "Only on the strong one");
-    let a = strong.start_with("").start();
+    let a = strong.start_with(STRONG).start();
     let b = weak.start_with("").knows(&a).start();
     b.wait_for_peers(1);
-    enrol(&a, "strong", &b, "weak", role);
+    enrol(&a, &b, "weak", role);
     Two { strong, weak, a, b }
 }
 
@@ -231,10 +231,10 @@ fn a_members_answer_is_bounded_and_its_words_are_no_commands_for_a_terminal() {
     let evil = "\u{1b}[2J\u{7}\u{202e}evil \u{9b}31m";
     strong.ebuild("app-misc/evil-1.0", NOTE, &[]);
     cached(&strong.repo, "app-misc/evil-1.0", evil);
-    let a = strong.start_with("").repo(&crowd).start();
+    let a = strong.start_with(STRONG).repo(&crowd).start();
     let b = weak.start_with("").knows(&a).start();
     b.wait_for_peers(1);
-    enrol(&a, "strong", &b, "weak", "fetch");
+    enrol(&a, &b, "weak", "fetch");
     for words in [&["search", "evil"][..], &["search", "evil", "--domain", "strong"]] {
         let output = b.verb(words);
         assert_eq!(output.status.code(), Some(0), "{words:?}: {}", both(&output));

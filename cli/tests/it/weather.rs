@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::answers::{NOTE, adds_up, enrol, of_weather, package_env, state_of};
+use crate::answers::{NOTE, STRONG, adds_up, enrol, of_weather, package_env, state_of};
 use crate::builder::{Builder, jobs, of_cpv};
 use crate::peer::{Start, TestPeer, both};
 
@@ -45,7 +45,7 @@ fn what_a_member_has_is_ready_and_each_miss_has_its_cause() {
     let at_a = machine(&dir.path().join("a"), &ebuilds);
     at_a.etc("package.use", "app-misc/coloured -color\n");
     package_env(&at_a, &[("app-misc/tuned", "CFLAGS=\"-O1\"\n")]);
-    let a = at_a.start();
+    let a = at_a.start_with(STRONG).start();
     let at_b = machine(&dir.path().join("b"), &ebuilds);
     at_b.ebuild("app-misc/older-2.0", NOTE, &[]);
     let at_c = machine(&dir.path().join("c"), &ebuilds);
@@ -53,9 +53,9 @@ fn what_a_member_has_is_ready_and_each_miss_has_its_cause() {
     let b = at_b.start_with("").knows(&a).knows(&c).start();
     at_b.import(&b);
     b.wait_for_peers(2);
-    enrol(&a, "strong", &b, "weak", "build");
+    enrol(&a, &b, "weak", "build");
     // The word of C, which may build and not sign, counts for nobody.
-    enrol(&a, "strong", &c, "doubtful", "build");
+    enrol(&a, &c, "doubtful", "build");
     a.does(&["build", "app-misc/there", "app-misc/older", "app-misc/coloured", "app-misc/tuned"]);
     c.does(&["build", "app-misc/doubted"]);
     b.does(&["build", "app-misc/here"]);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::answers::{NOTE, enrol, is_plain, package_env, rejects};
+use crate::answers::{NOTE, STRONG, enrol, is_plain, package_env, rejects};
 use crate::builder::Builder;
 use crate::peer::{TestPeer, both};
 
@@ -112,12 +112,12 @@ fn who_built_it_and_whether_their_word_counts() {
         machine
     };
     let (at_a, at_b, at_c) = (machine("a"), machine("b"), machine("c"));
-    let a = at_a.start();
+    let a = at_a.start_with(STRONG).start();
     let c = at_c.start_with("").knows(&a).start();
     let b = at_b.start_with("").knows(&a).knows(&c).start();
     b.wait_for_peers(2);
-    enrol(&a, "strong", &b, "weak", "build");
-    enrol(&a, "strong", &c, "doubtful", "build");
+    enrol(&a, &b, "weak", "build");
+    enrol(&a, &c, "doubtful", "build");
     a.does(&["build", "app-misc/note"]);
     c.does(&["build", "app-misc/else"]);
 
