@@ -57,6 +57,7 @@ mod substitutes;
 mod swarm;
 mod tidy;
 mod usable;
+mod usable_guests;
 mod usable_table;
 mod verbs;
 mod weather;
