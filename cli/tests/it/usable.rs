@@ -204,3 +204,39 @@ fn what_is_listed_follows_the_configuration_there_and_back() {
     until_listed(&peer, &[note, flags, prog], &[note, flags, prog]);
     assert_eq!(listed(&peer, prog).len(), 2);
 }
+
+#[test]
+fn what_a_trusted_builder_made_is_judged_here() {
+    let dir = tempdir().unwrap();
+    let machine = |name: &str| {
+        let machine = Builder::new(&dir.path().join(name));
+        let ahead = stub("stub/libc.so.6", "libc.so.6", "GLIBC_2.99", "future_call")
+            + &caller("libahead.so.1", "future_call", "stub/libc.so.6");
+        machine.ebuild("app-misc/ahead-1.0", &library("", &ahead, "libahead.so.1"), &[]);
+        machine.ebuild("app-misc/dozer-1.0", PROGRAM, &[]);
+        machine.ebuild("app-misc/plain-1.0", PROGRAM, &[]);
+        package_env(&machine, &[("app-misc/dozer", "CFLAGS=\"-O2 -mfma4 -mamx-tile\"\n")]);
+        machine
+    };
+    let cpvs = ["app-misc/ahead-1.0", "app-misc/dozer-1.0", "app-misc/plain-1.0"];
+    let atoms = ["app-misc/ahead", "app-misc/dozer", "app-misc/plain"];
+    let a = machine("a").start_with("share = \"lan\"").start();
+    builds(&a, &atoms);
+    let at_b = machine("b");
+    let b = at_b.start_with("").knows(&a).start();
+    b.wait_for_peers(1);
+    b.does(&["trust", "add", &a.peer_id(), "--packages", "*/*"]);
+    builds(&b, &atoms);
+    for node in [&a, &b] {
+        until_listed(node, &cpvs, &["app-misc/plain-1.0"]);
+        is_rejected(node, "app-misc/ahead-1.0", "symbol", &["GLIBC_2.99"]);
+        is_rejected(node, "app-misc/dozer-1.0", "cpu", &[]);
+    }
+    for cpv in cpvs {
+        let job = crate::builder::came(&b, cpv);
+        assert_eq!(job, ("substitute".into(), a.peer_id().into()), "{cpv}");
+    }
+    // What is not listed is not had for nothing: the same is said after a restart, at once.
+    let b = b.kill().start();
+    assert_eq!(listed_of(&b, &cpvs), ["app-misc/plain-1.0"]);
+}
