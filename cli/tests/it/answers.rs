@@ -42,8 +42,9 @@ pub(crate) fn listed_of<'a>(peer: &TestPeer, cpvs: &[&'a str]) -> Vec<&'a str> {
     cpvs.iter().copied().filter(|cpv| all.iter().any(|entry| entry["CPV"] == *cpv)).collect()
 }
 
-/// Until exactly these of `cpvs` are in the index: verdicts follow the configuration within moments, not at once.
+/// Until exactly these of `cpvs` are in the index. The node is asked for a plan first, so that it looks at its configuration.
 pub(crate) fn until_listed(peer: &TestPeer, cpvs: &[&str], wanted: &[&str]) {
+    let _looked = peer.verb(&["build", "--pretend", &format!("={}", cpvs[0])]);
     let mut last = Vec::new();
     let found = wait::within_deadline(|| {
         last = listed_of(peer, cpvs);

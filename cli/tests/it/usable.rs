@@ -7,7 +7,7 @@ use std::fs;
 use tempfile::tempdir;
 
 use crate::answers::{NOTE, is_rejected, listed, listed_of, only, package_env, until_listed};
-use crate::builder::{Builder, binpkgs};
+use crate::builder::{Builder, binpkgs, planned};
 use crate::peer::TestPeer;
 use crate::wait;
 
@@ -132,8 +132,9 @@ fn a_package_that_needs_a_library_or_a_symbol_version_that_is_not_here_is_not_li
     machine.ebuild("app-misc/late-1.0", &library("", &late, "liblate.so.1"), &[]);
     let chained = stub("stub/libtaker.so.1", "libtaker.so.1", "X", "call")
         + &caller("libchained.so.1", "call", "stub/libtaker.so.1");
-    // Against a stub without versions, as the library that it is linked to has none.
+    // Against a stub without versions, as the library that it is linked to has none; its own function has another name.
     let chained = chained.replace("-Wl,--version-script=map", "");
+    let chained = chained.replace("int call(void); int call(void) {", "int call(void); int chain(void) {");
     machine.ebuild("app-misc/chained-1.0", &library("", &chained, "libchained.so.1"), &[]);
     // Garbage that calls itself ELF says nothing, and keeps nothing from being listed.
     let garbage = "SLOT=\"0\"\nsrc_install() {\n\tprintf '\\177ELF' > short\n\t{ printf '\\177ELF\\002\\001\\001'; head -c \
@@ -185,6 +186,7 @@ fn what_is_listed_follows_the_configuration_there_and_back() {
     assert!(shown("debug") && !shown("color"));
     assert_eq!(binpkgs(&peer, "app-misc/flags").len(), 2, "both are kept");
     machine.etc("package.use", "");
+    planned(&peer, &["app-misc/flags"]);
     wait::until("the other instance", || (listed(&peer, flags).len() == 1 && shown("color")).then_some(()));
     assert!(!shown("debug"));
 
@@ -239,4 +241,23 @@ fn what_a_trusted_builder_made_is_judged_here() {
     // What is not listed is not had for nothing: the same is said after a restart, at once.
     let b = b.kill().start();
     assert_eq!(listed_of(&b, &cpvs), ["app-misc/plain-1.0"]);
+}
+
+#[test]
+fn the_next_index_that_emerge_asks_for_is_of_the_configuration_as_it_is() {
+    let dir = tempdir().unwrap();
+    let machine = Builder::new(dir.path());
+    machine.ebuild("app-misc/flags-1.0", &format!("{NOTE}IUSE=\"color\"\n"), &[]);
+    let peer = machine.start();
+    let flags = "app-misc/flags-1.0";
+    let uses = || listed(&peer, flags).iter().map(|entry| entry["USE"].contains("color")).collect::<Vec<_>>();
+    peer.does(&["build", "app-misc/flags"]);
+    machine.etc("package.use", "app-misc/flags color\n");
+    peer.does(&["build", "app-misc/flags"]);
+    assert_eq!(uses(), [true]);
+    // A user edits package.use and runs emerge.
+    machine.etc("package.use", "app-misc/flags -color\n");
+    assert_eq!(uses(), [false]);
+    machine.etc("package.use", "app-misc/flags color\n");
+    assert_eq!(uses(), [true]);
 }
