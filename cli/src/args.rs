@@ -1,8 +1,8 @@
 //! The words of the command line and the `PEER_*` variables, all declared here; no logic.
 
 use crate::commands::{
-    build, cancel, challenge, check_config, completions, doctor, fetch, gc, import, jobs, key, logs, man, peers, pin,
-    search, setup, show, status, trust, verify, weather, why,
+    build, cancel, challenge, check_config, completions, doctor, emerge, fetch, gc, import, invite, jobs, join, key,
+    logs, man, peers, pin, search, setup, show, status, trust, verify, weather, why,
 };
 use clap::{Args, Parser, Subcommand};
 use daemon::config::Overrides;
@@ -49,6 +49,7 @@ pub(crate) enum Verb {
     Verify(verify::VerifyArgs),
     Peers(peers::PeersArgs),
     Build(build::BuildArgs),
+    Emerge(emerge::EmergeArgs),
     Jobs(jobs::JobsArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
@@ -57,6 +58,8 @@ pub(crate) enum Verb {
     Why(why::WhyArgs),
     Search(search::SearchArgs),
     Challenge(challenge::ChallengeArgs),
+    Invite(invite::InviteArgs),
+    Join(join::JoinArgs),
     Trust(trust::TrustArgs),
     Key(key::KeyArgs),
     Setup(setup::SetupArgs),

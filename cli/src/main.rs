@@ -6,6 +6,7 @@ mod args;
 mod client;
 mod commands;
 mod deliver;
+mod emerge_words;
 mod exit;
 mod output;
 mod table;
@@ -29,6 +30,8 @@ pub(crate) struct Around {
     pub(crate) surroundings: Surroundings,
     /// `PATH`: where programs are looked for.
     pub(crate) path: OsString,
+    /// `PORTAGE_CONFIGROOT`: where Portage itself looks for its configuration.
+    pub(crate) portage_configroot: Option<PathBuf>,
     /// True when `NO_COLOR` is set and not empty (no-color.org).
     pub(crate) no_color: bool,
 }
@@ -39,7 +42,7 @@ const END_MAX: Duration = Duration::from_millis(500);
 fn main() -> std::process::ExitCode {
     abort_on_panic();
     let around = look_around();
-    let peer = Peer::parse();
+    let peer = Peer::parse_from(emerge_words::set_apart(std::env::args_os()));
     let out = output::Output::new(peer.globals.json, peer.globals.quiet);
     let exit = runtime(&peer.verb)
         .and_then(|runtime| {
@@ -74,6 +77,7 @@ fn look_around() -> Around {
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
         },
         path: variable("PATH").unwrap_or_default(),
+        portage_configroot: path("PORTAGE_CONFIGROOT"),
         no_color: variable("NO_COLOR").is_some(),
     }
 }

@@ -15,6 +15,7 @@ const BARS_MAX: usize = 12;
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
+    aside: bool,
     draws: bool,
     bars: MultiProgress,
     shown: RefCell<HashMap<String, ProgressBar>>,
@@ -25,7 +26,19 @@ impl Output {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let drawn = !json && !quiet && std::io::stderr().is_terminal();
         let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { json, quiet, draws: drawn, bars: MultiProgress::with_draw_target(target), shown: RefCell::default() }
+        Self {
+            json,
+            quiet,
+            aside: false,
+            draws: drawn,
+            bars: MultiProgress::with_draw_target(target),
+            shown: RefCell::default(),
+        }
+    }
+
+    /// For work before another program's: facts are talk then, as standard output is that program's; nobody reads JSON.
+    pub(crate) fn aside(&self) -> Self {
+        Self { aside: true, ..Self::new(false, self.quiet) }
     }
 
     /// True when machines read.
@@ -62,6 +75,10 @@ impl Output {
 
     /// Bytes of standard output as they are.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.aside {
+            self.say(String::from_utf8_lossy(bytes).trim_end());
+            return Ok(());
+        }
         let written = self.bars.suspend(|| {
             let mut stdout = std::io::stdout().lock();
             stdout.write_all(bytes).and_then(|()| stdout.flush())

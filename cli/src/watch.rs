@@ -96,6 +96,10 @@ fn made(job: &Job) -> String {
     match (job.source.as_deref(), &job.builder) {
         (Some("substitute"), Some(builder)) => format!("substituted {}{size}{took} from {builder}", job.cpv),
         (Some("substitute"), None) => format!("substituted {}{size}{took}", job.cpv),
+        (Some("offload"), builder) => {
+            let by = builder.as_ref().map(|builder| format!(" on {builder}")).unwrap_or_default();
+            format!("offloaded {}{size}{took}{by}", job.cpv)
+        }
         (Some(_), _) => format!("built {}{size}{took}", job.cpv),
         // It was made by another request while this one waited.
         (None, _) => format!("have {}", job.cpv),
@@ -161,6 +165,7 @@ pub(crate) fn fate_word(fate: Fate) -> &'static str {
     match fate {
         Fate::Have => "have",
         Fate::Substitute => "substitute",
+        Fate::Offload => "offload",
         Fate::Build => "build",
     }
 }
@@ -181,6 +186,9 @@ pub(crate) mod tests {
             reason: None,
             source: Some("build".to_owned()),
             builder: None,
+            on: None,
+            client: None,
+            tried: Vec::new(),
             attempt: 1,
             created_at: 1_000,
             started_at: Some(1_010),

@@ -3,8 +3,10 @@
 use crate::blocking;
 use crate::builds::claim::SignedClaim;
 use crate::builds::substitute::{all_claims, kept_claims};
+use crate::builds::trust::Trust;
+use crate::config_build::BuildShare;
 use crate::group::Groups;
-use crate::swarm::{Held, Holdings, PeerId, ReadAt, Swarm, Topic};
+use crate::swarm::{Dialogue, Held, Holdings, PeerId, ReadAt, Swarm, Topic};
 use futures::future::BoxFuture;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -21,23 +23,29 @@ const PAGE: usize = 4096;
 pub struct Sharing {
     /// Distfiles.
     pub distfiles: bool,
-    /// Binary packages that a claim names, and the claims.
-    pub builds: bool,
+    /// To whom binary packages that a claim names, and the claims.
+    pub builds: BuildShare,
 }
 
 /// Finds the answer to a member's question; None refuses it. Whether the peer may ask this is for it to say.
 pub type Answerer = dyn Fn(PeerId, Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> + Send + Sync;
 
-/// What this node gives to others: distfiles that every Manifest line naming them allows to share, and binary packages of
-/// which a claim is kept (there is none where RESTRICT or licence forbid it).
+/// Hears a peer that would give this machine a build.
+pub type Converser = dyn Fn(PeerId, Dialogue) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// What this node gives to others: distfiles that every Manifest line naming them allows to share, to anybody near; binary packages of
+/// which a claim is kept (there is none where RESTRICT or licence forbid it), to members of its groups and keys it trusts, or to
+/// anybody near if the user says so; and what it offered to one peer, to that peer.
 pub struct Shared {
     store: Store,
     sharing: Sharing,
     claimed: RwLock<Claimed>,
     groups: Arc<Groups>,
+    trust: Arc<Trust>,
     /// Who was offered which blob, beside what is given to many.
     offered: RwLock<HashMap<Digest, HashSet<PeerId>>>,
     queries: OnceLock<Box<Answerer>>,
+    dialogues: OnceLock<Box<Converser>>,
     given_bytes: Arc<AtomicU64>,
 }
 
@@ -58,9 +66,9 @@ impl Claimed {
 impl Shared {
     /// Of this store. Reads the claims: blocking.
     #[must_use]
-    pub fn new(store: &Store, sharing: Sharing, groups: Arc<Groups>) -> Self {
+    pub fn new(store: &Store, sharing: Sharing, groups: Arc<Groups>, trust: Arc<Trust>) -> Self {
         let mut claimed = Claimed::default();
-        if sharing.builds {
+        if sharing.builds != BuildShare::None {
             all_claims(store).iter().for_each(|claim| claimed.add(claim));
         }
         Self {
@@ -68,15 +76,17 @@ impl Shared {
             sharing,
             claimed: RwLock::new(claimed),
             groups,
+            trust,
             offered: RwLock::default(),
             queries: OnceLock::new(),
+            dialogues: OnceLock::new(),
             given_bytes: Arc::default(),
         }
     }
 
     /// A claim was kept: what it names may be given from now on.
     pub fn share_claim(&self, claim: &SignedClaim) {
-        if self.sharing.builds {
+        if self.sharing.builds != BuildShare::None {
             self.claimed.write().unwrap_or_else(PoisonError::into_inner).add(claim);
         }
     }
@@ -109,6 +119,13 @@ impl Shared {
         }
     }
 
+    /// Says who hears the dialogues of peers from now on; the first to say it stays.
+    pub fn hear_dialogues(&self, converser: Box<Converser>) {
+        if self.dialogues.set(converser).is_err() {
+            tracing::error!("dialogues are heard already");
+        }
+    }
+
     fn claimed(&self) -> RwLockReadGuard<'_, Claimed> {
         self.claimed.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,17 +136,34 @@ impl Shared {
         self.given_bytes.load(Ordering::Relaxed)
     }
 
-    /// True when a digest may be announced and given: RESTRICT and licence allow it in every ebuild that names it. One
-    /// that no Manifest here names may not.
+    /// True when a blob may be announced, and given to anybody near.
     #[must_use]
     pub fn allows(&self, digest: &Digest) -> bool {
-        self.sharing.distfiles && self.store.catalog().may_announce(digest) || self.claimed().packages.contains(digest)
+        self.allows_distfile(digest) || self.announces_builds() && self.claimed().packages.contains(digest)
     }
 
-    /// True when claims for a fingerprint may be announced and given.
-    #[must_use]
-    fn has_claims(&self, fingerprint: &Digest) -> bool {
-        self.claimed().fingerprints.contains(fingerprint)
+    /// RESTRICT and licence allow it in every ebuild that names it. One that no Manifest here names may not be given.
+    fn allows_distfile(&self, digest: &Digest) -> bool {
+        self.sharing.distfiles && self.store.catalog().may_announce(digest)
+    }
+
+    /// What only members are given is not announced: neither neighbours nor the DHT learn what is built here.
+    fn announces_builds(&self) -> bool {
+        self.sharing.builds == BuildShare::Lan
+    }
+
+    /// Whether a peer is given packages and claims on them.
+    fn gives_builds(&self, peer: &PeerId) -> bool {
+        match self.sharing.builds {
+            BuildShare::None => false,
+            BuildShare::Lan => true,
+            BuildShare::Group => self.groups.role(peer).is_some() || self.trust.is_trusted(peer),
+        }
+    }
+
+    /// True when a digest is one of those that are announced now if they are held.
+    fn announces(&self, digest: &Digest) -> bool {
+        self.allows(digest) || self.announces_builds() && self.claimed().fingerprints.contains(digest)
     }
 }
 
@@ -148,7 +182,8 @@ impl ReadAt for OpenBlob {
 
 impl Holdings for Shared {
     fn open(&self, digest: &Digest, peer: &PeerId) -> Option<Held> {
-        if !self.allows(digest) && !self.is_offered(digest, peer) {
+        let package = || self.gives_builds(peer) && self.claimed().packages.contains(digest);
+        if !self.allows_distfile(digest) && !package() && !self.is_offered(digest, peer) {
             return None;
         }
         let blob = crate::domain::held(&self.store, digest)?;
@@ -156,11 +191,18 @@ impl Holdings for Shared {
         Some(Held { size: blob.size(), reader: Box::new(OpenBlob { blob, given_bytes }) })
     }
 
-    fn claims(&self, fingerprint: &Digest, _peer: &PeerId) -> Vec<Vec<u8>> {
-        if !self.has_claims(fingerprint) {
+    fn claims(&self, fingerprint: &Digest, peer: &PeerId) -> Vec<Vec<u8>> {
+        if !self.gives_builds(peer) || !self.claimed().fingerprints.contains(fingerprint) {
             return Vec::new();
         }
         kept_claims(&self.store, fingerprint).iter().map(|claim| claim.as_bytes().to_vec()).collect()
+    }
+
+    fn converse(&self, peer: PeerId, dialogue: Dialogue) -> BoxFuture<'static, ()> {
+        match self.dialogues.get() {
+            Some(converser) => converser(peer, dialogue),
+            None => Box::pin(std::future::ready(())),
+        }
     }
 
     fn is_member(&self, peer: &PeerId) -> bool {
@@ -169,13 +211,20 @@ impl Holdings for Shared {
 
     fn answer(&self, peer: PeerId, topic: Topic, question: Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> {
         match (topic, self.queries.get()) {
+            (Topic::Group, _) => {
+                let groups = Arc::clone(&self.groups);
+                Box::pin(blocking::run(move || groups.answer(&peer, &question)))
+            }
             (Topic::Query, Some(answerer)) => answerer(peer, question),
-            _ => Box::pin(std::future::ready(None)),
+            (Topic::Query, None) => Box::pin(std::future::ready(None)),
         }
     }
 
     fn announced(&self) -> Vec<Digest> {
-        let mut all: Vec<Digest> = self.claimed().fingerprints.iter().copied().collect();
+        let mut all: Vec<Digest> = Vec::new();
+        if self.announces_builds() {
+            all.extend(&self.claimed().fingerprints);
+        }
         let mut after = None;
         loop {
             let page = self.store.list(after.as_ref(), PAGE);
@@ -208,7 +257,7 @@ impl Announcer {
     /// One blob came or went.
     pub fn note(&self, swarm: &Swarm, digest: Digest, held: bool) {
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        if held && (self.shared.allows(&digest) || self.shared.has_claims(&digest)) {
+        if held && self.shared.announces(&digest) {
             if announced.insert(digest) {
                 swarm.announce(&[digest]);
             }

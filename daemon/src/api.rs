@@ -180,6 +180,12 @@ pub struct Peer {
     pub received_bytes: u64,
     /// Times it lied, stalled or broke off.
     pub blamed: u32,
+    /// What it is called, of a member of a group; told on the control socket only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What a member may do: `fetch`, `build` or `sign`; told on the control socket only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 /// What to fetch: distfile names, digests, CIDs, atoms or sets.

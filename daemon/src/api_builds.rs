@@ -18,9 +18,16 @@ pub struct BuildRequest {
     /// Build here even if the package is held or a trusted peer has it; the new one takes its place.
     #[serde(default)]
     pub rebuild: bool,
+    /// Where what nobody has is built: `local`, `any` member that builds for others, or one by name or peer id. None
+    /// leaves it to `[offload] builds`.
+    #[serde(default)]
+    pub on: Option<String>,
     /// How the plan is made.
     #[serde(default)]
     pub options: Vec<PlanOption>,
+    /// Make only what `peer emerge` may make before emerge: what others have, and what the configuration says of the rest.
+    #[serde(default)]
+    pub policy: bool,
 }
 
 /// How a plan is made otherwise than of what is named alone: options of `emerge`, so that nobody hands free words on to it.
@@ -64,6 +71,8 @@ pub enum Fate {
     Have,
     /// A trusted peer built it: its bytes are fetched.
     Substitute,
+    /// A member of the group is asked to build it.
+    Offload,
     /// It is built here, in the sandbox.
     Build,
 }
@@ -113,6 +122,17 @@ impl JobState {
     }
 }
 
+/// A builder that did not build a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tried {
+    /// Its peer id.
+    pub peer: String,
+    /// What people call it.
+    pub name: String,
+    /// Why not, for people.
+    pub reason: String,
+}
+
 /// A job as it is now.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Job {
@@ -131,10 +151,19 @@ pub struct Job {
     pub phase: String,
     /// Why it failed, or what a queued one waits for; for people.
     pub reason: Option<String>,
-    /// `build` or `substitute`, once it is known.
+    /// `build`, `substitute` or `offload`, once it is known.
     pub source: Option<String>,
-    /// Peer id of the builder of a substitute.
+    /// Peer id of the builder, when another node built it or builds it now.
     pub builder: Option<String>,
+    /// Where it was asked to be built: `local`, `any`, or a peer id; none leaves it to the configuration.
+    #[serde(default)]
+    pub on: Option<String>,
+    /// Peer id of the machine it is built for, when that is not this one.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// The builders that did not build it, and why.
+    #[serde(default)]
+    pub tried: Vec<Tried>,
     /// How often it was begun: more than 1 when the daemon was stopped in the middle.
     pub attempt: u32,
     /// When it was asked for, seconds since the epoch.
@@ -181,6 +210,9 @@ pub enum BuildLine {
         have: u64,
         /// Packages that came from trusted peers.
         substituted: u64,
+        /// Packages that members of the group built.
+        #[serde(default)]
+        offloaded: u64,
         /// Packages built here.
         built: u64,
         /// Packages that could not be made or were cancelled.
@@ -297,7 +329,7 @@ pub struct ShowAnswer {
 }
 
 /// A binary package in the binhost.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Binpkg {
     /// `category/name-version`.
     pub cpv: String,
@@ -321,6 +353,20 @@ pub struct Binpkg {
     pub builder: Option<String>,
     /// When it came into the binhost.
     pub added_at: u64,
+    /// Whether this machine can use it: what it cannot use is not in the index.
+    pub usable: bool,
+    /// Why not.
+    pub rejects: Vec<BinpkgReject>,
+}
+
+/// Why a machine cannot use a binary package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BinpkgReject {
+    /// `guest` (built for another machine), `chost`, `use`, `cpu`, `soname` (a library is missing) or `symbol` (a library
+    /// is too old).
+    pub kind: String,
+    /// In words.
+    pub text: String,
 }
 
 /// A distfile of a package.

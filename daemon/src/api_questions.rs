@@ -91,6 +91,8 @@ pub struct WeatherTotals {
     pub build: u64,
     /// Packages that cannot be made.
     pub impossible: u64,
+    /// Of all those, packages that `peer emerge` has made before emerge: those of others, and what the configuration says.
+    pub ahead: u64,
     /// Bytes to fetch.
     pub bytes: u64,
     /// Seconds that the builds may take one after the other, as far as it is known.

@@ -1,24 +1,37 @@
 //! This node's binhost: the binary packages it offers to its own Portage, and their index.
 //!
-//! A package is listed exactly while its blob is held: Portage gives up where a listed file is missing. The index changes at
+//! A package is listed exactly while its blob is held, for Portage gives up where a listed file is missing, and while this
+//! machine can use it ([`usable`]), for Portage compares neither processors nor libraries. The index changes at
 //! once, from one [`Generation`] to the next. Portage takes a new one only if its time is more than five seconds behind that
 //! of the one it has; so each generation that follows one that was served is at least [`STEP_S`] younger, across restarts and
 //! whatever the clock does. What is served less often than that never runs ahead of the clock.
 
+mod answers;
+pub mod ask;
 mod generation;
 mod row;
+mod usable;
 
+pub use answers::OwnPortage;
 pub use generation::Generation;
 pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums, parse_path, path_of};
+pub use usable::{Instance, Reject, RejectKind};
 
 use crate::blocking;
+use crate::builds::publish::seekable;
+use crate::machine::Machine;
 use crate::stats::now_s;
+use answers::{Answers, WouldBuild};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use store::{Clock, IndexError, PinRoot, RowChange, RowError, RowTable, Store};
+use tokio::sync::Notify;
+use tree::atom::Atom;
 use tree::digest::Digest;
+use tree::gpkg::Gpkg;
+use tree::image::Image;
 use tree::packages::PackagesIndex;
 
 /// Seconds between the times of two generations that were served: Portage asks for what is younger than its own by more
@@ -30,7 +43,9 @@ pub const PACKAGES_MAX: usize = 50_000;
 pub(crate) const PIN_ROOT: &str = "binary packages of this node";
 /// Key of the row that is about the index and not about a package; a package's has the 64 bytes of its digest.
 const STATE_KEY: &[u8] = b"generation";
-/// Version of that row.
+/// Key of the row with what Portage said of the packages.
+const ANSWERS_KEY: &[u8] = b"answers";
+/// Version of the first of these rows.
 const STATE_VERSION: u8 = 1;
 /// Rows that are read at once.
 const PAGE_ROWS: usize = 256;
@@ -58,14 +73,18 @@ pub enum BinhostError {
 pub struct Binhost {
     store: Store,
     root: PinRoot,
+    machine: Arc<Machine>,
     state: Mutex<State>,
     current: RwLock<Arc<Generation>>,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     rows: BTreeMap<Digest, BinpkgRow>,
     header: BTreeMap<String, String>,
+    answers: Answers,
+    rejected: BTreeMap<Digest, Vec<Reject>>,
 }
 
 /// What the index was when it was last written: its time, its digest, its header.
@@ -76,18 +95,21 @@ impl Binhost {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub fn open(store: &Store) -> Result<Self, BinhostError> {
+    pub fn open(store: &Store, machine: Arc<Machine>) -> Result<Self, BinhostError> {
         let saved = store.row(RowTable::Binpkgs, STATE_KEY).map_err(BinhostError::Read)?;
         let saved = saved.and_then(|bytes| serde_ipld_dagcbor::from_slice::<Saved>(&bytes).ok());
         let (_, timestamp, digest, header) = saved.unwrap_or_default();
-        let state = State { rows: read_rows(store)?, header };
+        let answers = store.row(RowTable::Binpkgs, ANSWERS_KEY).map_err(BinhostError::Read)?;
+        let answers = answers.and_then(|bytes| Answers::decode(&bytes)).unwrap_or_default();
+        let mut state = State { rows: read_rows(store)?, header, answers, rejected: BTreeMap::new() };
+        state.judge(&machine);
         let current = Generation::new(&state.index(store, timestamp));
         // Nobody knows who saw the last one before this start.
         current.mark_served();
         let known = current.digest().to_string() == digest;
         let root = PIN_ROOT.parse().expect("the name is short and has no control characters");
-        let binhost =
-            Self { store: store.clone(), root, state: Mutex::new(state), current: RwLock::new(Arc::new(current)) };
+        let (state, current) = (Mutex::new(state), RwLock::new(Arc::new(current)));
+        let binhost = Self { store: store.clone(), root, machine, state, current, changed: Notify::new() };
         {
             let state = binhost.state();
             let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();
@@ -124,8 +146,11 @@ impl Binhost {
         let mut changes = vec![RowChange { table: RowTable::Binpkgs, key: &key, value: Some(&value) }];
         changes.extend_from_slice(others);
         self.store.put_rows(&changes)?;
+        // Whatever is added was planned with this machine's configuration.
+        state.answers.note_planned(row.digest);
         state.rows.insert(row.digest, row);
-        self.compare_locked(&state)
+        self.changed.notify_one();
+        self.compare_locked(&mut state)
     }
 
     /// Offers a package no longer; its blob may go at the next gc. False when it was not offered. Blocking.
@@ -139,7 +164,8 @@ impl Binhost {
         }
         self.store.delete_row(RowTable::Binpkgs, digest.as_bytes())?;
         state.rows.remove(digest);
-        self.compare_locked(&state)?;
+        state.answers.forget(digest);
+        self.compare_locked(&mut state)?;
         let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();
         self.store.repin(&self.root, &kept).map_err(BinhostError::Pin)?;
         Ok(true)
@@ -153,26 +179,26 @@ impl Binhost {
     pub fn set_header(&self, header: BTreeMap<String, String>) -> Result<(), BinhostError> {
         let mut state = self.state();
         let old = std::mem::replace(&mut state.header, header);
-        let compared = self.compare_locked(&state);
+        let compared = self.compare_locked(&mut state);
         if compared.is_err() {
             state.header = old;
         }
         compared
     }
 
-    /// Looks again which blobs are held. Blocking.
+    /// Looks again which blobs are held, and which packages can be used. Blocking.
     ///
     /// # Errors
     /// When a new index cannot be written down.
     pub fn compare(&self) -> Result<(), BinhostError> {
-        self.compare_locked(&self.state())
+        self.compare_locked(&mut self.state())
     }
 
     /// A blob came or went; costs little where no package is about it. Blocking.
     pub fn note(&self, digest: &Digest) {
-        let state = self.state();
+        let mut state = self.state();
         if state.rows.contains_key(digest) {
-            report(self.compare_locked(&state));
+            report(self.compare_locked(&mut state));
         }
     }
 
@@ -212,12 +238,93 @@ impl Binhost {
         found
     }
 
+    /// The packages of an atom whose blobs are held, usable or not, the youngest first.
+    #[must_use]
+    pub fn instances(&self, atom: &Atom) -> Vec<Instance> {
+        self.select(|row| {
+            atom.matches(row.entry.cpv(), row.entry.get("SLOT").or(Some("0")))
+                && atom.repo.as_ref().is_none_or(|repo| Some(repo.as_str()) == row.entry.get("REPO"))
+        })
+    }
+
+    /// All packages whose blobs are held, usable or not, the youngest first.
+    #[must_use]
+    pub fn all_instances(&self) -> Vec<Instance> {
+        self.select(|_| true)
+    }
+
+    fn select(&self, is_wanted: impl Fn(&BinpkgRow) -> bool) -> Vec<Instance> {
+        let state = self.state();
+        let held = state.rows.values().filter(|row| is_wanted(row) && self.store.contains(&row.digest));
+        let rejects = |row: &BinpkgRow| state.rejected.get(&row.digest).cloned().unwrap_or_default();
+        let mut all: Vec<Instance> = held.map(|row| Instance { rejects: rejects(row), row: row.clone() }).collect();
+        all.sort_by_key(|instance| std::cmp::Reverse(instance.row.added_at));
+        all
+    }
+
+    /// This machine, as its Portage is configured; None until it was asked, which it is once there is a package.
+    #[must_use]
+    pub fn own_portage(&self) -> Option<OwnPortage> {
+        self.state().answers.machine.clone()
+    }
+
+    /// This machine's processor and libraries.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn is_stale(&self, config: &str, ebuilds: &BTreeMap<Digest, u64>) -> bool {
+        self.state().answers.are_stale(config, ebuilds)
+    }
+
+    /// What Portage would build now for each of these packages. Blocking.
+    fn take_answers(
+        &self,
+        config: String,
+        machine: OwnPortage,
+        answered: Vec<(Vec<Digest>, Option<WouldBuild>)>,
+        ebuilds: &BTreeMap<Digest, u64>,
+    ) -> Result<(), BinhostError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        (state.answers.config, state.answers.machine) = (config, Some(machine));
+        for (packages, would) in &answered {
+            for row in packages.iter().filter_map(|digest| state.rows.get(digest)) {
+                let differing = would.as_ref().map(|now| answers::differing(&row.entry, now)).unwrap_or_default();
+                state.answers.note(row.digest, ebuilds.get(&row.digest).copied().unwrap_or(0), differing);
+            }
+        }
+        let kept = state.answers.encode();
+        if kept.len() <= store::VALUE_BYTES_MAX {
+            self.store.put_row(RowTable::Binpkgs, ANSWERS_KEY, &kept)?;
+        } else {
+            // Too many to be kept: the next start asks again.
+            self.store.delete_row(RowTable::Binpkgs, ANSWERS_KEY)?;
+        }
+        self.compare_locked(state)
+    }
+
+    /// Looks into the packages of rows that an earlier program wrote. Blocking.
+    fn describe_old(&self) {
+        let old: Vec<BinpkgRow> = self.state().rows.values().filter(|row| row.demands.is_none()).cloned().collect();
+        for row in old {
+            let Some(demands) = demands_of(&self.store, &row.digest) else { continue };
+            let mut state = self.state();
+            let Some(known) = state.rows.get_mut(&row.digest) else { continue };
+            known.demands = Some(demands);
+            let (key, value) = (*row.digest.as_bytes(), known.encode());
+            report(self.store.put_row(RowTable::Binpkgs, &key, &value).map_err(BinhostError::Write));
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new generation if the one that is served is not what it should be.
-    fn compare_locked(&self, state: &State) -> Result<(), BinhostError> {
+    fn compare_locked(&self, state: &mut State) -> Result<(), BinhostError> {
+        state.judge(&self.machine);
         let current = self.generation();
         let unchanged = state.index(&self.store, current.timestamp).to_string().as_bytes() == current.text;
         if unchanged { Ok(()) } else { self.switch(state) }
@@ -244,10 +351,14 @@ impl Binhost {
 }
 
 impl State {
-    /// The index of what is held.
+    fn judge(&mut self, machine: &Machine) {
+        self.rejected = usable::judge(&self.rows, machine, &self.answers);
+    }
+
+    /// The index of what is held and can be used.
     fn index(&self, store: &Store, timestamp: u64) -> PackagesIndex {
-        let own = self.rows.values().filter(|row| !row.guest);
-        let held = own.filter(|row| store.size_of(&row.digest) == Some(row.size));
+        let usable = self.rows.values().filter(|row| !self.rejected.contains_key(&row.digest));
+        let held = usable.filter(|row| store.size_of(&row.digest) == Some(row.size));
         let entries = held.filter_map(|row| {
             let listed = row.listed();
             listed.inspect_err(|error| tracing::error!(digest = ?row.digest, %error, "a package is not listed")).ok()
@@ -269,7 +380,7 @@ fn read_rows(store: &Store) -> Result<BTreeMap<Digest, BinpkgRow>, BinhostError>
         let page = store.rows(RowTable::Binpkgs, b"", after.as_deref(), PAGE_ROWS).map_err(BinhostError::Read)?;
         let Some((last, _)) = page.last() else { return Ok(rows) };
         after = Some(last.clone());
-        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY) {
+        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY && key != ANSWERS_KEY) {
             match BinpkgRow::decode(value) {
                 Ok(_) if rows.len() >= PACKAGES_MAX => return Ok(rows),
                 Ok(row) => drop(rows.insert(row.digest, row)),
@@ -277,6 +388,19 @@ fn read_rows(store: &Store) -> Result<BTreeMap<Digest, BinpkgRow>, BinhostError>
             }
         }
     }
+}
+
+/// What a package needs, out of the package; None when it is not held. A broken one needs nothing that is known. Blocking.
+fn demands_of(store: &Store, digest: &Digest) -> Option<Demands> {
+    let blob = store.get(digest).ok()??;
+    let read = Gpkg::read(seekable(&blob)).and_then(|gpkg| {
+        let (_, links) = Image::read_with_links(seekable(&blob), &gpkg)?;
+        Ok(Demands::of_gpkg(&gpkg, links))
+    });
+    Some(
+        read.inspect_err(|error| tracing::error!(?digest, %error, "a binary package cannot be read"))
+            .unwrap_or_default(),
+    )
 }
 
 /// The store's clock, which a test can set.
@@ -339,7 +463,7 @@ mod tests {
         }
 
         fn binhost(&self) -> Binhost {
-            Binhost::open(&self.store).unwrap()
+            Binhost::open(&self.store, Arc::new(Machine::here())).unwrap()
         }
 
         /// After a stop of the daemon.

@@ -3,7 +3,7 @@
 //! Unknown keys are refused. Sizes are written with their unit (`"40 GiB"`).
 //! Nothing here reads the environment: the caller says what surrounds the process ([`Surroundings`]).
 
-use crate::config_build::{BuildConfig, BuildSection};
+use crate::config_build::{BuildConfig, BuildSection, BuildShare, OnMiss};
 use crate::config_offload::{OffloadConfig, OffloadPolicy, OffloadSection};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -91,6 +91,8 @@ pub struct Config {
     pub mirror_stall_s: u64,
     /// Transfers at the same time.
     pub transfers_max: usize,
+    /// What this machine is called among members of its groups; `None` means its host name.
+    pub node_name: Option<String>,
     /// How packages are built.
     pub build: BuildConfig,
     /// What others build for this machine, and it for them.
@@ -212,8 +214,15 @@ struct File {
     portage: PortageSection,
     store: StoreSection,
     share: ShareSection,
+    node: NodeSection,
     build: BuildSection,
     offload: OffloadSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NodeSection {
+    name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -322,7 +331,8 @@ fn merge_build(file: BuildSection, picker: &mut Picker) -> BuildConfig {
         processes_max: picker.pick("build.processes_max", None, file.processes_max, 4096, ToString::to_string),
         time_max_s: picker.pick("build.time_max_s", None, file.time_max_s, 12 * 3600, ToString::to_string),
         variables: picker.pick("build.variables", None, file.variables, Vec::new(), |list| show_list(list)),
-        share: picker.pick("build.share", None, file.share, true, ToString::to_string),
+        on_miss: picker.pick("build.on_miss", None, file.on_miss, OnMiss::default(), ToString::to_string),
+        share: picker.pick("build.share", None, file.share, BuildShare::Group, ToString::to_string),
     }
 }
 
@@ -428,6 +438,9 @@ impl Config {
                 16,
                 ToString::to_string,
             ),
+            node_name: picker.pick("node.name", None, file.node.name.map(Some), None, |name| {
+                name.clone().unwrap_or_else(|| "the host name".to_owned())
+            }),
             offload: merge_offload(&file.offload, &build, picker),
             build,
         }
@@ -447,6 +460,9 @@ impl Config {
         }
         if let Err((key, why)) = self.build.check().and_then(|()| self.offload.check()) {
             return wrong(key, why);
+        }
+        if self.node_name.as_ref().is_some_and(|name| !crate::group::roster::is_name(name)) {
+            return wrong("node.name", "must be 1 to 63 letters, digits, dots, underscores and hyphens");
         }
         if self.data_dir.as_os_str().is_empty() {
             return wrong("data_dir", "is empty");

@@ -28,8 +28,84 @@ pub struct BuildConfig {
     pub time_max_s: u64,
     /// Names of variables of make.conf and package.env that ebuilds see, besides those that Portage and profiles know.
     pub variables: Vec<String>,
-    /// Give binary packages (and claims for them) to peers.
-    pub share: bool,
+    /// What `peer emerge` does with packages that nobody has.
+    pub on_miss: OnMiss,
+    /// Whom binary packages, and claims for them, are given to.
+    pub share: BuildShare,
+}
+
+/// Whom binary packages, and claims for them, are given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildShare {
+    /// Members of this machine's groups, and keys in `peer trust`; nothing of them is announced.
+    Group,
+    /// Any peer on the local network and listed ones too; they are announced.
+    Lan,
+    /// Nobody.
+    None,
+}
+
+impl fmt::Display for BuildShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Group => "group",
+            Self::Lan => "lan",
+            Self::None => "none",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for BuildShare {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl de::Visitor<'_> for Words {
+            type Value = BuildShare;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"group\", \"lan\" or \"none\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<BuildShare, E> {
+                match text {
+                    "group" => Ok(BuildShare::Group),
+                    "lan" => Ok(BuildShare::Lan),
+                    "none" => Ok(BuildShare::None),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            // What it was before there were groups.
+            fn visit_bool<E: de::Error>(self, shared: bool) -> Result<BuildShare, E> {
+                let now = if shared {
+                    "\"lan\" gives packages to every peer on the local network, as true did, \"group\" to members only"
+                } else {
+                    "\"none\" gives them to nobody, as false did"
+                };
+                Err(E::custom(format_args!("build.share is a word now: {now}")))
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
+/// What `peer emerge` does with packages that nobody has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMiss {
+    /// Leave them to emerge, which builds them where it installs them.
+    #[default]
+    Emerge,
+    /// Build them first, in the sandbox.
+    Sandbox,
+}
+
+impl fmt::Display for OnMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Emerge => "emerge",
+            Self::Sandbox => "sandbox",
+        })
+    }
 }
 
 /// The section as the file spells it.
@@ -44,7 +120,8 @@ pub(super) struct BuildSection {
     pub(super) processes_max: Option<u32>,
     pub(super) time_max_s: Option<u64>,
     pub(super) variables: Option<Vec<String>>,
-    pub(super) share: Option<bool>,
+    pub(super) on_miss: Option<OnMiss>,
+    pub(super) share: Option<BuildShare>,
 }
 
 impl BuildConfig {

@@ -17,7 +17,7 @@ use crate::questions::search::Descriptions;
 use crate::repositories::{Refreshed, Repositories};
 use crate::sources::Sources;
 use crate::stats::{Source, Stats, now_s};
-use crate::swarm::Swarm;
+use crate::swarm::{PeerId, Swarm};
 use crate::tasks::Tasks;
 use crate::{api, config::Config, upkeep};
 use mirrors::layout::Asked;
@@ -222,6 +222,7 @@ impl Domain {
                 tracing::error!(%error, "pins cannot follow the repositories");
             }
             self.pins_changed.notify_one();
+            self.binhost.look_again();
         }
         done
     }
@@ -262,11 +263,16 @@ impl Domain {
     /// # Errors
     /// When too many are under way.
     pub fn follow(self: &Arc<Self>, target: &Target) -> Result<Follower, ObtainError> {
+        self.follow_from(target, &[])
+    }
+
+    /// As [`Domain::follow`]; a transfer that is begun asks these peers first, which may have it without saying so.
+    fn follow_from(self: &Arc<Self>, target: &Target, first: &[PeerId]) -> Result<Follower, ObtainError> {
         let domain = Arc::clone(self);
-        let over_http = target.over_http.clone();
+        let (over_http, first) = (target.over_http.clone(), first.to_vec());
         self.flights.join(&target.name, &target.wanted, move |flight| {
             let tasks = domain.tasks.clone();
-            tasks.spawn("transfer", async move { domain.fly(&flight, over_http).await });
+            tasks.spawn("transfer", async move { domain.fly(&flight, over_http, &first).await });
         })
     }
 
@@ -277,10 +283,24 @@ impl Domain {
     /// # Errors
     /// When it is not to be had.
     pub async fn obtain(self: &Arc<Self>, target: &Target) -> Result<(Blob, Source), Arc<ObtainError>> {
+        self.obtain_from(target, &[]).await
+    }
+
+    /// As [`Domain::obtain`], asking these connected peers first: what only members are given is not announced.
+    ///
+    /// Cancel safe: yes; the transfer goes on without this waiter.
+    ///
+    /// # Errors
+    /// When it is not to be had.
+    pub async fn obtain_from(
+        self: &Arc<Self>,
+        target: &Target,
+        first: &[PeerId],
+    ) -> Result<(Blob, Source), Arc<ObtainError>> {
         if let Some(blob) = self.get(target.wanted.digest).await {
             return Ok((blob, Source::Store));
         }
-        match self.follow(target)?.end().await {
+        match self.follow_from(target, first)?.end().await {
             End::Have(blob, source) => Ok((blob, source)),
             End::Failed(error) => Err(error),
         }
@@ -293,7 +313,7 @@ impl Domain {
     }
 
     /// Runs one flight to its end.
-    async fn fly(self: &Arc<Self>, flight: &Arc<Flight>, over_http: Option<mirrors::Source>) {
+    async fn fly(self: &Arc<Self>, flight: &Arc<Flight>, over_http: Option<mirrors::Source>, first: &[PeerId]) {
         let end = match self.slots.acquire().await {
             Err(_closed) => End::Failed(Arc::new(ObtainError::Stopping)),
             Ok(_slot) => {
@@ -301,9 +321,12 @@ impl Domain {
                 if let Some(blob) = self.get(flight.wanted.digest).await {
                     End::Have(blob, Source::Store)
                 } else {
-                    self.wait_for_first_peers(&flight.wanted.digest).await;
+                    if first.is_empty() {
+                        self.wait_for_first_peers(&flight.wanted.digest).await;
+                    }
                     let sources =
-                        Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks);
+                        Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
+                            .first(first);
                     match fetcher::obtain(self, flight, sources).await {
                         Ok((blob, source)) => End::Have(blob, source),
                         Err(error) => End::Failed(Arc::new(error)),

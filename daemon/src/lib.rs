@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod api;
 pub mod api_builds;
+pub mod api_group;
 pub mod api_key;
 pub mod api_questions;
 pub mod binhost;
@@ -25,6 +26,7 @@ pub mod import;
 pub mod ingest;
 pub mod kept;
 pub mod keyring;
+pub mod machine;
 pub mod openpgp;
 pub mod pins;
 pub mod portage;

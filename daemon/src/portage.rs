@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::repositories::AskMetadata;
+pub use sandbox::spawn::replace as hand_over;
 use sandbox::spawn::{Ended, Job, RunError, run};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -10,7 +10,7 @@ mod binrepos;
 mod block;
 mod diff;
 
-pub use binrepos::{binhost_url, plan_binhost};
+pub use binrepos::{binhost_url, names_binhost, plan_binhost};
 use block::{Place, Stripped};
 use std::collections::BTreeMap;
 use std::io;

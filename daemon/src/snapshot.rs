@@ -61,6 +61,19 @@ pub fn peers(domain: &Domain) -> Peers {
     }
 }
 
+/// As [`peers`], with the names and roles of members: these are not for everybody who can read the status page.
+#[must_use]
+pub fn named_peers(domain: &Domain) -> Peers {
+    let mut all = peers(domain);
+    for peer in &mut all.peers {
+        let Ok(id) = peer.peer_id.parse() else { continue };
+        if let Some(role) = domain.groups.role(&id) {
+            (peer.name, peer.role) = (Some(domain.groups.name(&id)), Some(role.to_string()));
+        }
+    }
+    all
+}
+
 /// Where peers can connect.
 #[must_use]
 pub fn p2p_addresses(domain: &Domain) -> Vec<String> {
@@ -90,6 +103,8 @@ fn peer(info: PeerInfo) -> Peer {
         given_bytes: info.served_bytes,
         received_bytes: info.received_bytes,
         blamed: info.blamed,
+        name: None,
+        role: None,
     }
 }
 

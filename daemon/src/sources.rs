@@ -191,6 +191,16 @@ impl Sources {
         sources
     }
 
+    /// Asks these first; whom the swarm says to hold it comes after them.
+    #[must_use]
+    pub fn first(mut self, first: &[PeerId]) -> Self {
+        self.peers.retain(|peer| !first.contains(peer));
+        for peer in first.iter().rev() {
+            self.peers.push_front(*peer);
+        }
+        self
+    }
+
     /// Asks the DHT in the background, while mirrors are tried.
     fn start_search(&mut self) {
         if !matches!(self.search, Search::NotAsked) {

@@ -5,10 +5,12 @@ use crate::api::Ready;
 use crate::binhost::{self, Binhost, BinhostError};
 use crate::blocking;
 use crate::builds::Builds;
+use crate::builds::trust::Trust;
 use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
-use crate::group::Groups;
+use crate::group::{Groups, gossip};
 use crate::http::{control, public, serve_tcp, serve_unix};
+use crate::machine::Machine;
 use crate::portage::Portage;
 use crate::repositories::{AskMetadata, Repositories};
 use crate::swarm::{self, Holdings as _, Identity, Swarm};
@@ -108,15 +110,17 @@ pub async fn run(
     let control_folder = config.control.parent().unwrap_or(Path::new("."));
     make_folder(control_folder, 0o755)?;
     let store = open_store(&config).await?;
-    let binhost = Arc::new(open_binhost(&store).await?);
+    let machine = Arc::new(Machine::open().await);
+    let binhost = Arc::new(open_binhost(&store, machine).await?);
     let identity = identity(&config.data_dir)?;
     let listeners = bind_http(&config.http).await?;
     let control = bind_control(&config.control).await?;
     let addresses = addresses(&listeners, &identity);
 
-    let groups = Arc::new(open_groups(&store, &identity).await?);
-    let shared = Arc::new(open_shared(&store, &config, &groups).await);
-    let builds = open_builds(&config, &store, &identity, &path).await?;
+    let groups = Arc::new(open_groups(&config, &store, &identity).await?);
+    let trust = Arc::new(open_trust(&store, &groups).await?);
+    let shared = Arc::new(open_shared(&store, &config, &groups, &trust).await);
+    let builds = open_builds(&config, &store, &identity, trust, &path).await?;
     let ask: Arc<dyn AskMetadata> =
         Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
     let repositories = Repositories::new(config.clone(), Some(ask), tasks.stopping().clone());
@@ -148,6 +152,7 @@ pub async fn run(
         }
         _read = domain.refresh() => {}
     }
+    Builds::hear(&domain);
     start_tasks(&domain, announcer, listeners, control);
     on_ready(&ready(&domain));
     notify(&[sd_notify::NotifyState::Ready]);
@@ -168,6 +173,8 @@ fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<T
     tasks.spawn("control", serve_unix(control, control::router(Arc::clone(domain)), tasks.clone()));
     tasks.spawn("announce", announce::follow(domain.store.clone(), domain.swarm.clone(), announcer));
     tasks.spawn("binhost", binhost::follow(domain.store.clone(), Arc::clone(&domain.binhost)));
+    tasks.spawn("groups", gossip::follow(Arc::clone(domain)));
+    tasks.spawn("match", binhost::ask::follow(Arc::clone(domain)));
     tasks.spawn("resume builds", Builds::resume(Arc::clone(domain)));
     tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
     tasks.spawn("pins", upkeep::fill_pins(Arc::clone(domain)));
@@ -225,25 +232,36 @@ pub fn peer_id_of(data_dir: &Path) -> Option<String> {
     Some(Identity::from_bytes(&bytes).ok()?.peer_id().to_string())
 }
 
-async fn open_groups(store: &Store, identity: &Identity) -> Result<Groups, store::IndexError> {
-    let (store, identity) = (store.clone(), identity.clone());
-    blocking::run(move || Groups::open(&store, identity)).await
+async fn open_groups(config: &Config, store: &Store, identity: &Identity) -> Result<Groups, store::IndexError> {
+    let (name, store, identity) = (config.node_name.clone(), store.clone(), identity.clone());
+    blocking::run(move || Ok(Groups::open(&store, identity)?.named(&name.unwrap_or_else(gossip::host_name)))).await
 }
 
-async fn open_shared(store: &Store, config: &Config, groups: &Arc<Groups>) -> Shared {
-    let sharing = Sharing { distfiles: config.share_distfiles, builds: config.build.share };
+async fn open_trust(store: &Store, groups: &Arc<Groups>) -> Result<Trust, store::IndexError> {
     let (store, groups) = (store.clone(), Arc::clone(groups));
-    blocking::run(move || Shared::new(&store, sharing, groups)).await
+    blocking::run(move || Trust::open(&store, groups)).await
 }
 
-async fn open_builds(config: &Config, store: &Store, identity: &Identity, path: &OsString) -> Result<Builds, RunError> {
+async fn open_shared(store: &Store, config: &Config, groups: &Arc<Groups>, trust: &Arc<Trust>) -> Shared {
+    let sharing = Sharing { distfiles: config.share_distfiles, builds: config.build.share };
+    let (store, groups, trust) = (store.clone(), Arc::clone(groups), Arc::clone(trust));
+    blocking::run(move || Shared::new(&store, sharing, groups, trust)).await
+}
+
+async fn open_builds(
+    config: &Config,
+    store: &Store,
+    identity: &Identity,
+    trust: Arc<Trust>,
+    path: &OsString,
+) -> Result<Builds, RunError> {
     let (config, store, identity, path) = (config.clone(), store.clone(), identity.clone(), path.clone());
-    Ok(blocking::run(move || Builds::open(&config, &store, identity, path)).await?)
+    Ok(blocking::run(move || Builds::open(&config, &store, identity, trust, path)).await?)
 }
 
-async fn open_binhost(store: &Store) -> Result<Binhost, BinhostError> {
+async fn open_binhost(store: &Store, machine: Arc<Machine>) -> Result<Binhost, BinhostError> {
     let store = store.clone();
-    blocking::run(move || Binhost::open(&store)).await
+    blocking::run(move || Binhost::open(&store, machine)).await
 }
 
 fn identity(data_dir: &Path) -> Result<Identity, RunError> {

@@ -75,7 +75,11 @@ impl LogFile {
         Ok(Self { file, head_left, tail: VecDeque::new(), tail_bytes: 0, tail_max, left_out: 0 })
     }
 
-    fn line(&mut self, text: &str) -> std::io::Result<()> {
+    /// Writes one line, or keeps it for the end of the log.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn line(&mut self, text: &str) -> std::io::Result<()> {
         let length = text.len() as u64 + 1;
         if self.tail.is_empty() && length <= self.head_left {
             self.head_left -= length;
@@ -93,7 +97,11 @@ impl LogFile {
         Ok(())
     }
 
-    fn finish(&mut self) -> std::io::Result<u64> {
+    /// Writes the end of the log; answers how many bytes were left out before it.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn finish(&mut self) -> std::io::Result<u64> {
         if self.left_out > 0 {
             writeln!(self.file, "[{} bytes of the log are left out here]", self.left_out)?;
         }

@@ -100,6 +100,15 @@ pub async fn run(job: Job) -> Result<Ended, RunError> {
     }
 }
 
+/// Puts a program in the place of this process, which it inherits everything from: environment, descriptors, terminal.
+/// Comes back only where that failed, with the reason.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "beside the one lawful process start")]
+pub fn replace(program: &std::path::Path, arguments: &[OsString]) -> std::io::Error {
+    use std::os::unix::process::CommandExt as _;
+    std::process::Command::new(program).args(arguments).exec()
+}
+
 /// What a group is started with.
 pub(crate) struct Command {
     pub(crate) program: PathBuf,

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::{self, Read, Seek};
 
 use crate::digest::{Digest, Hasher};
+use crate::elf::{self, ElfFile, Links};
 use crate::gpkg::{Gpkg, IMAGE_BYTES_MAX, ReadGpkgError, shown};
 use crate::gpkg_tar::{TarKind, TarMember, TarStream};
 
@@ -157,13 +158,26 @@ impl Image {
     /// # Errors
     /// When the archive is broken, has a path that leaves the image or is there twice, or is larger than believed in.
     pub fn read(file: impl Read + Seek, gpkg: &Gpkg) -> Result<Self, ReadGpkgError> {
+        Self::read_into(file, gpkg, Reading::default()).map(|(image, _)| image)
+    }
+
+    /// As [`Image::read`], and what its programs and libraries need and give. Holds the largest of them in memory, up to
+    /// [`crate::elf::FILE_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// As [`Image::read`]; a broken program is none.
+    pub fn read_with_links(file: impl Read + Seek, gpkg: &Gpkg) -> Result<(Self, Links), ReadGpkgError> {
+        Self::read_into(file, gpkg, Reading { links: Some(Links::default()), ..Reading::default() })
+    }
+
+    fn read_into(file: impl Read + Seek, gpkg: &Gpkg, mut reading: Reading) -> Result<(Self, Links), ReadGpkgError> {
         let archive = gpkg.image_archive(io::BufReader::with_capacity(1 << 17, file))?;
-        let mut reading = Reading::default();
         let mut archive = TarStream::new(archive);
         while let Some(member) = archive.advance().map_err(|source| ReadGpkgError::Tar { part: PART, source })? {
             reading.take(&member, &mut archive)?;
         }
-        Ok(Self { entries: resolve_links(reading.entries) })
+        let links = reading.links.take().unwrap_or_default();
+        Ok((Self { entries: resolve_links(reading.entries) }, links))
     }
 
     /// The entries in the order of their paths' bytes.
@@ -273,6 +287,8 @@ struct Reading {
     entries: BTreeMap<Vec<u8>, ImageEntry>,
     paths_bytes: usize,
     content_bytes: u64,
+    /// Where they are asked for.
+    links: Option<Links>,
 }
 
 impl Reading {
@@ -291,7 +307,12 @@ impl Reading {
         }
         let kind = match member.kind {
             TarKind::File => {
-                let (size, content) = hash(content).map_err(|source| ReadGpkgError::Read { source })?;
+                let mut program = Program::of(member, self.links.is_some());
+                let hashed = hash(content, |bytes| program.take(bytes));
+                let (size, content) = hashed.map_err(|source| ReadGpkgError::Read { source })?;
+                if let (Some(links), Some(file)) = (&mut self.links, program.read()) {
+                    links.add(&String::from_utf8_lossy(&path), &file);
+                }
                 ImageKind::File { size, content }
             }
             TarKind::HardLink => {
@@ -320,7 +341,31 @@ impl Reading {
     }
 }
 
-fn hash(content: &mut impl Read) -> io::Result<(u64, Digest)> {
+/// The bytes of a file, as far as it can be a program that is looked into.
+struct Program {
+    bytes: Vec<u8>,
+    wanted: bool,
+}
+
+impl Program {
+    fn of(member: &TarMember, wanted: bool) -> Self {
+        Self { bytes: Vec::new(), wanted: wanted && member.size <= elf::FILE_BYTES_MAX }
+    }
+
+    /// The first bytes tell whether the others are wanted.
+    fn take(&mut self, bytes: &[u8]) {
+        self.wanted = self.wanted && (!self.bytes.is_empty() || bytes.starts_with(&elf::MAGIC));
+        if self.wanted {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn read(&self) -> Option<ElfFile> {
+        if self.wanted { ElfFile::read(self.bytes.as_slice()) } else { None }
+    }
+}
+
+fn hash(content: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result<(u64, Digest)> {
     let mut hasher = Hasher::new(false);
     let mut buffer = vec![0; 1 << 16];
     let mut size = 0;
@@ -331,6 +376,7 @@ fn hash(content: &mut impl Read) -> io::Result<(u64, Digest)> {
             return Ok((size, hasher.finish().0));
         }
         hasher.update(bytes);
+        seen(bytes);
         size += bytes.len() as u64;
     }
 }
@@ -455,6 +501,22 @@ mod tests {
             of(archive(&[("image/a", SOFT, "../../../etc")])).is_ok(),
             "where a symbolic link points is its own affair"
         );
+    }
+
+    #[test]
+    fn programs_of_an_image_are_looked_into_when_that_is_asked_for() {
+        let own = std::fs::read("/proc/self/exe").unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, bytes) in [("image/usr/bin/test", own.as_slice()), ("image/usr/share/text", b"\x7fELF no program")] {
+            let mut header = header(path, FILE, bytes.len());
+            header.set_cksum();
+            archive.append(&header, bytes).unwrap();
+        }
+        let bytes = Made { image: archive.into_inner().unwrap(), ..Made::default() }.bytes();
+        let gpkg = Gpkg::read(Cursor::new(&bytes)).unwrap();
+        let (image, links) = Image::read_with_links(Cursor::new(&bytes), &gpkg).unwrap();
+        assert!(links.needs.keys().any(|so| so.name.starts_with("libc.")), "{links:?}");
+        assert_eq!(image, Image::read(Cursor::new(&bytes), &gpkg).unwrap());
     }
 
     #[test]

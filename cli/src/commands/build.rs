@@ -11,27 +11,24 @@ use clap::Args;
 use daemon::api_builds::{BuildLine, BuildRequest, Fate, PlannedPackage};
 
 const DOING: &str = "build";
-/// The only place where builds run.
-const HERE: &str = "local";
-
 /// Make binary packages: from what is held, from trusted peers, or here in the sandbox.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(long_about = "Make binary packages: from what is held, from trusted peers, or here in the sandbox.\n\n\
-    Prints `have CPV`, `substituted CPV SIZE in TIME from PEER` or `built CPV SIZE in TIME` for each package, those that \
+    Prints `have CPV`, `substituted CPV SIZE in TIME from PEER`, `offloaded CPV SIZE in TIME on PEER` or `built CPV SIZE in TIME` for each package, those that \
     others need first. Portage's own resolver decides which packages are needed and how each is configured. The jobs go \
     on when this command is interrupted. Ends with 1 when a package could not be made or nothing matches.")]
 pub(crate) struct BuildArgs {
     /// What to build, as emerge takes it: atoms and sets
     #[arg(required = true, value_name = "ATOM")]
     atoms: Vec<String>,
-    /// Only say what would be done: `FATE CPV REPOSITORY USE SIZE REASON`, FATE being have, substitute or build
+    /// Only say what would be done: `FATE CPV REPOSITORY USE SIZE REASON`, FATE being have, substitute, offload or build
     #[arg(long, short)]
     pretend: bool,
     /// Build here even what is held or a trusted peer has; the new package takes the old one's place
     #[arg(long)]
     rebuild: bool,
-    /// Where to build: only `local`, this machine, for now
-    #[arg(long, value_name = "PEER|local")]
+    /// Where to build what nobody has: `local`, `any` machine of the group that builds for others (or here), or that one
+    #[arg(long, value_name = "PEER|local|any")]
     on: Option<String>,
 }
 
@@ -44,18 +41,17 @@ struct Heard<'a> {
 }
 
 pub(crate) async fn run(args: &BuildArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    if let Some(peer) = args.on.as_deref().filter(|place| *place != HERE) {
-        return Err(Failure::Usage {
-            what: format!("cannot build on {peer}: builds on another machine come in a later version"),
-            hint: format!("leave --on out or say `--on {HERE}`"),
-        });
-    }
-    let (atoms, options) = (args.atoms.clone(), Vec::new());
-    let request = BuildRequest { atoms, pretend: args.pretend, rebuild: args.rebuild, options };
-    let mut heard = Heard { out, pretend: args.pretend, watch: Watch::new(out), ended: None };
+    let BuildArgs { atoms, pretend, rebuild, on } = args.clone();
+    let request = BuildRequest { atoms, pretend, rebuild, on, ..BuildRequest::default() };
+    build_to_the_end(&request, client, out).await
+}
+
+/// Builds, telling what becomes of each package.
+pub(crate) async fn build_to_the_end(request: &BuildRequest, client: &Client, out: &Output) -> Result<Exit, Failure> {
+    let mut heard = Heard { out, pretend: request.pretend, watch: Watch::new(out), ended: None };
     tokio::select! {
         biased;
-        ended = build(&request, client, &mut heard) => ended,
+        ended = build(request, client, &mut heard) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted { kept: heard.watch.left() }),
     }
 }
@@ -73,10 +69,11 @@ impl Heard<'_> {
         match line {
             BuildLine::Planned { packages } => self.planned(&packages)?,
             BuildLine::Job(job) => self.watch.hear(&job)?,
-            BuildLine::Done { have, substituted, built, failed } => {
+            BuildLine::Done { have, substituted, offloaded, built, failed } => {
                 if !self.pretend {
-                    self.out
-                        .say(&format!("{have} here already, {substituted} from peers, {built} built, {failed} failed"));
+                    self.out.say(&format!(
+                        "{have} here already, {substituted} from peers, {offloaded} built by others, {built} built, {failed} failed"
+                    ));
                 }
                 self.ended = Some(if failed == 0 { Exit::Done } else { Exit::No });
             }
@@ -123,9 +120,11 @@ fn sum(packages: &[PlannedPackage]) -> String {
     let bytes = packages.iter().fold(0_u64, |sum, package| sum.saturating_add(package.size));
     let (all, have, substitute, build) =
         (packages.len(), count(Fate::Have), count(Fate::Substitute), count(Fate::Build));
+    let offload = count(Fate::Offload);
+    let elsewhere = if offload == 0 { String::new() } else { format!(" {offload} to build elsewhere,") };
     let packages = if all == 1 { "package" } else { "packages" };
     format!(
-        "{all} {packages}: {have} here, {substitute} from peers, {build} to build; {} to fetch at most",
+        "{all} {packages}: {have} here, {substitute} from peers,{elsewhere} {build} to build; {} to fetch at most",
         human(bytes)
     )
 }
@@ -206,8 +205,8 @@ mod tests {
     fn the_last_line_decides_how_it_ends() {
         let out = Output::new(true, true);
         for (line, exit) in [
-            (BuildLine::Done { have: 1, substituted: 0, built: 2, failed: 0 }, Some(Exit::Done)),
-            (BuildLine::Done { have: 0, substituted: 0, built: 2, failed: 1 }, Some(Exit::No)),
+            (BuildLine::Done { have: 1, substituted: 0, offloaded: 1, built: 2, failed: 0 }, Some(Exit::Done)),
+            (BuildLine::Done { have: 0, substituted: 0, offloaded: 0, built: 2, failed: 1 }, Some(Exit::No)),
             (BuildLine::Refused { error: String::new(), hint: None, said: String::new(), no: true }, Some(Exit::No)),
             (
                 BuildLine::Refused { error: String::new(), hint: None, said: String::new(), no: false },

@@ -7,10 +7,13 @@ pub(crate) mod check_config;
 pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod emerge;
 pub(crate) mod fetch;
 pub(crate) mod gc;
 pub(crate) mod import;
+pub(crate) mod invite;
 pub(crate) mod jobs;
+pub(crate) mod join;
 pub(crate) mod key;
 pub(crate) mod logs;
 pub(crate) mod man;
@@ -45,6 +48,7 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Verify(args) => verify::run(args, &client(), out).await,
         Verb::Peers(args) => peers::run(args, &client(), out).await,
         Verb::Build(args) => build::run(args, &client(), out).await,
+        Verb::Emerge(args) => emerge::run(args, &client(), around, out).await,
         Verb::Jobs(args) => jobs::run(args, &client(), out).await,
         Verb::Logs(args) => logs::run(args, &client(), out).await,
         Verb::Cancel(args) => cancel::run(args, &client(), out).await,
@@ -53,6 +57,8 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Why(args) => why::run(args, &client(), out).await,
         Verb::Search(args) => search::run(args, &client(), out).await,
         Verb::Challenge(args) => challenge::run(args, &client(), out).await,
+        Verb::Invite(args) => invite::run(args, &client(), out).await,
+        Verb::Join(args) => join::run(args, &client(), out).await,
         Verb::Trust(args) => trust::run(args, &client(), out).await,
         Verb::Key(args) => key::run(args, globals, around, out).await,
         Verb::Setup(args) => setup::run(args, globals, around, out).await,

@@ -9,7 +9,8 @@ use daemon::api::{DialRequest, Peers};
 /// Show the connected peers, or dial one.
 #[derive(Debug, Args)]
 #[command(long_about = "Show the connected peers, or dial one.\n\n\
-    Prints `ID lan|wan HOLDINGS RTT_MS GIVEN_BYTES RECEIVED_BYTES BLAMED ADDRESS AGENT` for each.")]
+    Prints `ID lan|wan HOLDINGS RTT_MS GIVEN_BYTES RECEIVED_BYTES BLAMED ADDRESS AGENT` for each, and `NAME ROLE` behind it for \
+    a member of a group.")]
 pub(crate) struct PeersArgs {
     #[command(subcommand)]
     what: Option<PeersVerb>,
@@ -43,7 +44,11 @@ pub(crate) async fn run(args: &PeersArgs, client: &Client, out: &Output) -> Resu
         let address = peer.addresses.first().map_or("?", String::as_str);
         let (given, received, blamed) = (peer.given_bytes, peer.received_bytes, peer.blamed);
         let (id, holdings, agent) = (&peer.peer_id, peer.holdings, &peer.agent);
-        out.fact(&format!("{id} {place} {holdings} {rtt} {given} {received} {blamed} {address} {agent}"))?;
+        let member = match (&peer.name, &peer.role) {
+            (Some(name), Some(role)) => format!(" {name} {role}"),
+            _ => String::new(),
+        };
+        out.fact(&format!("{id} {place} {holdings} {rtt} {given} {received} {blamed} {address} {agent}{member}"))?;
     }
     if peers.peers.is_empty() {
         out.say("no peers yet; others reach this one at:");

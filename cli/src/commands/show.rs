@@ -4,13 +4,14 @@ use crate::client::{Client, encoded};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use clap::Args;
-use daemon::api_builds::{Binpkg, ShowAnswer, ShownDistfile};
+use daemon::api_builds::{Binpkg, BinpkgReject, ShowAnswer, ShownDistfile};
 
 /// Show the binary packages and distfiles of an atom.
 #[derive(Debug, Args)]
 #[command(long_about = "Show the binary packages and distfiles of an atom.\n\n\
     Prints `binpkg CPV BUILD_ID SLOT REPOSITORY SIZE BUILDER DIGEST FINGERPRINT USE…` for each binary package in the \
-    binhost, BUILDER being `here` or a peer id and BUILD_ID `-` if it has none; and `distfile NAME SIZE here|away DIGEST` \
+    binhost, BUILDER being `here` or a peer id and BUILD_ID `-` if it has none; below it `unusable CPV DIGEST KIND: WHY` \
+    for each reason why this machine cannot use it, so that it is not listed; and `distfile NAME SIZE here|away DIGEST` \
     for each distfile that the Manifest names. Ends with 1 when there is neither.")]
 pub(crate) struct ShowArgs {
     /// Which package: an atom
@@ -24,7 +25,10 @@ pub(crate) async fn run(args: &ShowArgs, client: &Client, out: &Output) -> Resul
     if out.json() {
         out.object(&shown)?;
     } else {
-        shown.binpkgs.iter().try_for_each(|binpkg| out.fact(&binpkg_line(binpkg)))?;
+        for binpkg in &shown.binpkgs {
+            out.fact(&binpkg_line(binpkg))?;
+            binpkg.rejects.iter().try_for_each(|reject| out.fact(&reject_line(binpkg, reject)))?;
+        }
         shown.distfiles.iter().try_for_each(|distfile| out.fact(&distfile_line(distfile)))?;
     }
     if shown.binpkgs.is_empty() && shown.distfiles.is_empty() {
@@ -41,6 +45,10 @@ fn binpkg_line(binpkg: &Binpkg) -> String {
         (&binpkg.slot, &binpkg.repo, binpkg.size, &binpkg.digest, &binpkg.fingerprint);
     let flags: String = binpkg.use_flags.iter().map(|flag| format!(" {flag}")).collect();
     format!("binpkg {} {build_id} {slot} {repo} {size} {builder} {digest} {recipe}{flags}", binpkg.cpv)
+}
+
+fn reject_line(binpkg: &Binpkg, reject: &BinpkgReject) -> String {
+    format!("unusable {} {} {}: {}", binpkg.cpv, binpkg.digest, reject.kind, reject.text)
 }
 
 fn distfile_line(distfile: &ShownDistfile) -> String {
@@ -66,10 +74,19 @@ mod tests {
             image: "ii".to_owned(),
             builder: None,
             added_at: 1,
+            usable: true,
+            rejects: Vec::new(),
         };
         assert_eq!(binpkg_line(&binpkg), "binpkg app-misc/one-1.0 2 0/0 main 12288 here dd ff nls ssl");
         (binpkg.build_id, binpkg.builder, binpkg.use_flags) = (None, Some("12D3KooWx".to_owned()), Vec::new());
         assert_eq!(binpkg_line(&binpkg), "binpkg app-misc/one-1.0 - 0/0 main 12288 12D3KooWx dd ff");
+    }
+
+    #[test]
+    fn a_reason_names_its_package() {
+        let reject = BinpkgReject { kind: "cpu".to_owned(), text: "this processor does not have avx2".to_owned() };
+        let binpkg = Binpkg { cpv: "a/b-1".to_owned(), digest: "dd".to_owned(), ..Binpkg::default() };
+        assert_eq!(reject_line(&binpkg, &reject), "unusable a/b-1 dd cpu: this processor does not have avx2");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `peer trust list|add|remove`: whose binary packages count here.
+//! `peer trust list|add|remove|explain`: whose binary packages count here, and who may do what.
 
 use crate::client::{Client, encoded};
 use crate::exit::{Exit, Failure};
@@ -6,15 +6,17 @@ use crate::output::Output;
 use crate::watch::{now_s, short_time};
 use clap::{Args, Subcommand};
 use daemon::api_builds::TrustedKey;
+use daemon::api_group::{Explanation, GroupRow, MemberRow, TrustChanged, TrustList};
 
 const PATH: &str = "/v1/trust";
 
 /// Say whose binary packages may be installed here, and which.
 #[derive(Debug, Args)]
 #[command(long_about = "Say whose binary packages may be installed here, and which.\n\n\
-    Prints `KEY AGE ATOM…` for each key, AGE being how long it has been trusted. Sources need no trust: a Manifest names \
-    their bytes. A binary package is what its builder made of them, so only those of trusted builders are taken instead \
-    of building, within the packages named for each. What was taken before stays when a key is removed.")]
+    Sources need no trust: a Manifest names their bytes. A binary package is what its builder made of them, so only those of \
+    trusted builders are taken instead of building: of keys listed here, within the packages named for each, and of members \
+    with the role sign in a group that this machine founded (`peer invite`) or joined (`peer join`). What was taken before \
+    stays when trust ends.")]
 pub(crate) struct TrustArgs {
     #[command(subcommand)]
     what: TrustVerb,
@@ -22,42 +24,84 @@ pub(crate) struct TrustArgs {
 
 #[derive(Debug, Subcommand)]
 enum TrustVerb {
-    /// Show the trusted keys
+    /// Show the trusted keys, `KEY AGE ATOM…`, then the groups and their members
+    #[command(long_about = "Show the trusted keys, the groups and their members.\n\n\
+        Prints `KEY AGE ATOM…` for each key, AGE being how long it has been trusted; `group FOUNDER mine|joined SERIAL ROLE` for \
+        each group, ROLE being this machine's; and `member PEER NAME ROLE GROUP connected|away|blocked` for each of its members.")]
     List,
     /// Trust a key for some packages; for a key that is trusted already, these take the place of those named before
+    #[command(long_about = "Trust a key for some packages.\n\n\
+        For a key that is trusted already, these take the place of those named before. A machine that was blocked is so no longer.")]
     Add {
-        /// Peer id of the node that builds, as its `peer status` prints it
+        /// Peer id of the node that builds, as its `peer status` prints it, or the name of a member
         #[arg(value_name = "KEY")]
         key: String,
         /// What it may build for this machine, such as dev-libs/foo or dev-qt/*; '*/*' means anything
         #[arg(long, required = true, num_args = 1.., value_name = "ATOM")]
         packages: Vec<String>,
     },
-    /// Trust a key no longer
+    /// Trust a machine no longer: its key, its place in this machine's group, or the group it founded
+    #[command(long_about = "Trust a machine no longer.\n\n\
+        Its key is listed no longer. A member of the group this machine founded is taken off the roster, which the other \
+        members learn; a member of another's group is blocked on this machine; of a group's founder, the group is left.")]
     Remove {
-        /// Peer id of the node
-        #[arg(value_name = "KEY")]
+        /// Peer id or name
+        #[arg(value_name = "KEY|NAME")]
         key: String,
+    },
+    /// Say why a package or a machine counts here, or does not
+    Explain {
+        /// An atom, or the peer id or name of a machine
+        #[arg(value_name = "ATOM|KEY|NAME")]
+        what: String,
     },
 }
 
 pub(crate) async fn run(args: &TrustArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    let keys: Vec<TrustedKey> = match &args.what {
-        TrustVerb::List => client.get("list the trusted keys", PATH).await?,
+    match &args.what {
+        TrustVerb::List => list(&client.get("list the trusted keys", PATH).await?, out),
         TrustVerb::Add { key, packages } => {
             let trusted = TrustedKey { key: key.clone(), packages: packages.clone(), since: 0 };
-            client.post(&format!("trust {key}"), PATH, &trusted).await?
+            changed(&client.post(&format!("trust {key}"), PATH, &trusted).await?, out)
         }
         TrustVerb::Remove { key } => {
-            client.delete(&format!("remove {key}"), &format!("{PATH}/{}", encoded(key))).await?
+            let path = format!("{PATH}/{}", encoded(key));
+            changed(&client.delete(&format!("remove {key}"), &path).await?, out)
         }
-    };
+        TrustVerb::Explain { what } => {
+            let path = format!("{PATH}/explain?what={}", encoded(what));
+            let explained: Explanation = client.get(&format!("explain {what}"), &path).await?;
+            if out.json() {
+                out.object(&explained)?;
+            } else {
+                out.fact(&format!("{} {}", explained.verdict, explained.subject))?;
+                explained.lines.iter().try_for_each(|line| out.fact(&format!("  {line}")))?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn changed(done: &TrustChanged, out: &Output) -> Result<Exit, Failure> {
     if out.json() {
-        out.object(&keys)?;
+        out.object(done)?;
         return Ok(Exit::Done);
     }
-    keys.iter().try_for_each(|key| out.fact(&line(key, now_s())))?;
-    if keys.is_empty() {
+    done.said.iter().for_each(|line| out.say(line));
+    done.now.keys.iter().try_for_each(|key| out.fact(&line(key, now_s())))?;
+    Ok(Exit::Done)
+}
+
+fn list(trust: &TrustList, out: &Output) -> Result<Exit, Failure> {
+    if out.json() {
+        out.object(trust)?;
+        return Ok(Exit::Done);
+    }
+    trust.keys.iter().try_for_each(|key| out.fact(&line(key, now_s())))?;
+    trust.groups.iter().try_for_each(|group| out.fact(&group_line(group)))?;
+    trust.members.iter().try_for_each(|member| out.fact(&member_line(member)))?;
+    trust.blocked.iter().try_for_each(|peer| out.fact(&format!("blocked {peer}")))?;
+    if trust.keys.is_empty() && !trust.members.iter().any(|member| member.role == "sign" && !member.blocked) {
         out.say("nobody is trusted: binary packages are built here");
     }
     Ok(Exit::Done)
@@ -66,6 +110,20 @@ pub(crate) async fn run(args: &TrustArgs, client: &Client, out: &Output) -> Resu
 fn line(trusted: &TrustedKey, now_s: u64) -> String {
     let age = short_time(now_s.saturating_sub(trusted.since));
     format!("{} {age} {}", trusted.key, trusted.packages.join(" ")).trim_end().to_owned()
+}
+
+fn group_line(group: &GroupRow) -> String {
+    let whose = if group.mine { "mine" } else { "joined" };
+    format!("group {} {whose} {} {}", group.group, group.serial, group.role)
+}
+
+fn member_line(member: &MemberRow) -> String {
+    let state = match (member.blocked, member.connected) {
+        (true, _) => "blocked",
+        (false, true) => "connected",
+        (false, false) => "away",
+    };
+    format!("member {} {} {} {} {state}", member.peer, member.name, member.role, member.group)
 }
 
 #[cfg(test)]
@@ -83,6 +141,22 @@ mod tests {
         assert_eq!(line(&trusted, 160), "12D3KooWx 1min0s dev-libs/foo dev-qt/*");
         trusted.packages.clear();
         assert_eq!(line(&trusted, 100), "12D3KooWx 0s");
+    }
+
+    #[test]
+    fn a_blocked_member_is_shown_as_that_even_when_it_is_connected() {
+        let mut member = MemberRow {
+            peer: "12D3KooWx".to_owned(),
+            name: "weak".to_owned(),
+            role: "build".to_owned(),
+            group: "12D3KooWy".to_owned(),
+            founder: false,
+            connected: true,
+            blocked: false,
+        };
+        assert_eq!(member_line(&member), "member 12D3KooWx weak build 12D3KooWy connected");
+        member.blocked = true;
+        assert!(member_line(&member).ends_with(" blocked"));
     }
 
     #[test]

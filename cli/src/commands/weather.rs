@@ -122,7 +122,7 @@ pub(crate) fn kind_word(kind: MissKind) -> &'static str {
 
 /// One line of all.
 pub(crate) fn sum(totals: &WeatherTotals) -> String {
-    let WeatherTotals { have, substitute, offload, build, impossible, bytes, build_s, unknown_times } = totals;
+    let WeatherTotals { have, substitute, offload, build, impossible, bytes, build_s, unknown_times, .. } = totals;
     let all = have + substitute + offload + build + impossible;
     let packages = if all == 1 { "package" } else { "packages" };
     let mut text = format!("{all} {packages}: {have} here, {substitute} from others");

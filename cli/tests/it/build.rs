@@ -107,7 +107,7 @@ fn a_program_and_the_library_it_needs_are_built_without_network_and_stock_emerge
 }
 
 #[test]
-fn other_use_flags_are_another_recipe_and_both_packages_are_listed() {
+fn other_use_flags_are_another_recipe_and_the_package_that_fits_the_configuration_is_listed() {
     let dir = tempdir().unwrap();
     let machine = Builder::new(dir.path());
     let peer = machine.start();
@@ -124,17 +124,24 @@ fn other_use_flags_are_another_recipe_and_both_packages_are_listed() {
 
     let said = peer.does(&["build", "app-misc/one"]);
     assert!(said.starts_with("have dev-libs/two-1.0\nbuilt app-misc/one-1.0 "), "{said}");
-    let index = packages(&peer);
-    let listed = entries(&index, "app-misc/one-1.0");
-    assert_eq!(listed.len(), 2, "{index}");
-    let of = |flag: bool| {
-        let has = |entry: &&Vec<String>| field(entry, "USE").split(' ').any(|word| word == "color") == flag;
-        listed.iter().find(has).unwrap_or_else(|| panic!("{index}"))
+    // Of both only the one is listed that the configuration asks for.
+    let has_color = |entry: &[String]| field(entry, "USE").split(' ').any(|word| word == "color");
+    let listed = |color: bool| {
+        planned(&peer, &["app-misc/one"]);
+        wait::until("one to be listed", || {
+            let listed = entries(&packages(&peer), "app-misc/one-1.0");
+            (listed.len() == 1 && has_color(&listed[0]) == color).then(|| listed[0].clone())
+        })
     };
+    let without = listed(false);
+    machine.etc("package.use", "");
+    let with = listed(true);
+    machine.etc("package.use", "app-misc/one -color\n");
     for key in ["BUILD_ID", "PATH", "SHA1"] {
-        assert_ne!(field(of(true), key), field(of(false), key), "{key}");
+        assert_ne!(field(&with, key), field(&without, key), "{key}");
     }
-    assert_eq!(binpkgs(&peer, "app-misc/one").len(), 2);
+    let held = binpkgs(&peer, "app-misc/one");
+    assert_eq!(held.len(), 2, "both are kept");
 
     // Each job keeps its recipe: nothing but the flag is another.
     let recipe = |job: &Value| {
@@ -149,16 +156,19 @@ fn other_use_flags_are_another_recipe_and_both_packages_are_listed() {
     // Nor does it matter where the flag was set.
     machine.etc("package.use", "");
     let make_conf = fs::read_to_string(machine.dir.join("root/etc/portage/make.conf")).unwrap();
-    machine.etc("make.conf", &(make_conf + "USE=\"-color\"\n"));
+    machine.etc("make.conf", &format!("{make_conf}USE=\"-color\"\n"));
     let elsewhere = planned(&peer, &["app-misc/one"]);
     assert_eq!(print(&elsewhere, "app-misc/one-1.0"), print(&plain, "app-misc/one-1.0"));
     assert_eq!(fate(&elsewhere, "app-misc/one-1.0"), "have");
 
-    // A machine that wants the one gets the one, and one that wants the other the other.
+    // Each is given to emerge while it is the one that is wanted.
     let client = machine.dir.join("plain/etc/portage");
     fs::create_dir_all(&client).unwrap();
     fs::write(client.join("package.use"), "app-misc/one -color\n").unwrap();
-    for (name, prints) in [("coloured", "one two color\n"), ("plain", "one two plain\n")] {
+    for (name, prints, conf) in [("plain", "one two plain\n", "USE=\"-color\"\n"), ("coloured", "one two color\n", "")]
+    {
+        machine.etc("make.conf", &format!("{make_conf}{conf}"));
+        listed(conf.is_empty());
         let words = ["--getbinpkgonly", "--binpkg-respect-use=y", "app-misc/one"];
         succeeds(&machine.emerge(name, &binhost(&peer), &words));
         assert_eq!(runs(&machine, name, "usr/bin/one"), prints);

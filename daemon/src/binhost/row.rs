@@ -4,7 +4,7 @@ use crate::builds::claim::peer_id;
 use crate::stats::now_s;
 use crate::swarm::PeerId;
 use md5::Digest as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tree::digest::Digest;
 use tree::elf::{Abi, Links, Soname, Versions};
 use tree::gpkg::Gpkg;
@@ -81,12 +81,8 @@ impl Demands {
         let text = |name: &str| value(name).filter(|text| !text.is_empty());
         let short = |text: String| if text.len() > FLAGS_BYTES_MAX { "-march=too-long".to_owned() } else { text };
         let flags = COMPILED_WITH.iter().filter_map(|name| Some(((*name).to_owned(), short(text(name)?)))).collect();
-        let bytes = |versions: &Versions| -> usize {
-            let each =
-                versions.iter().map(|(name, of)| name.name.len() + 16 + of.iter().map(|v| v.len() + 4).sum::<usize>());
-            each.sum()
-        };
-        if bytes(&links.needs) + bytes(&links.gives) > LINKS_BYTES_MAX {
+        let count = links.needs.len() + links.gives.len();
+        if links.bytes() + 16 * count > LINKS_BYTES_MAX {
             return Self { flags, links: Links::default() };
         }
         Self { flags, links }
@@ -99,16 +95,17 @@ impl Demands {
     }
 
     fn form(&self) -> DemandsForm {
-        (self.flags.clone(), links_form(&self.links.needs), links_form(&self.links.gives))
+        let Links { needs, gives, paths } = &self.links;
+        (self.flags.clone(), links_form(needs), links_form(gives), paths.clone())
     }
 
-    fn of_form((flags, needs, gives): DemandsForm) -> Self {
-        Self { flags, links: Links { needs: links_of(needs), gives: links_of(gives) } }
+    fn of_form((flags, needs, gives, paths): DemandsForm) -> Self {
+        Self { flags, links: Links { needs: links_of(needs), gives: links_of(gives), paths } }
     }
 }
 
 type VersionsForm = Vec<(u8, u16, String, Vec<String>)>;
-type DemandsForm = (BTreeMap<String, String>, VersionsForm, VersionsForm);
+type DemandsForm = (BTreeMap<String, String>, VersionsForm, VersionsForm, BTreeSet<String>);
 
 fn links_form(versions: &Versions) -> VersionsForm {
     let each = versions.iter();
@@ -416,8 +413,11 @@ pub(crate) mod tests {
         let versions = |name: &str, of: &[&str]| {
             Versions::from([(so(name), of.iter().map(|version| (*version).to_owned()).collect())])
         };
-        let links =
-            Links { needs: versions("libc.so.6", &["GLIBC_2.34", "GLIBC_2.4"]), gives: versions("libx.so.1", &[]) };
+        let links = Links {
+            needs: versions("libc.so.6", &["GLIBC_2.34", "GLIBC_2.4"]),
+            gives: versions("libx.so.1", &[]),
+            paths: ["/opt/x".to_owned()].into(),
+        };
         let value = |name: &str| (name == "CFLAGS").then(|| "-O2 -march=x86-64-v3".to_owned());
         let demands = Demands::new(value, links.clone());
         assert_eq!((demands.flags.len(), &demands.links), (1, &links));
@@ -425,7 +425,7 @@ pub(crate) mod tests {
         assert_eq!(BinpkgRow::decode(&full.encode()).unwrap(), full);
         let many: Vec<String> = (0..40_000).map(|number| format!("V_{number}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let large = Demands::new(value, Links { needs: versions("libx.so", &many), gives: Versions::new() });
+        let large = Demands::new(value, Links { needs: versions("libx.so", &many), ..Links::default() });
         assert_eq!(large.links, Links::default());
         let long = Demands::new(|_| Some("-O2 ".repeat(FLAGS_BYTES_MAX)), Links::default());
         assert!(long.flags.values().all(|text| text == "-march=too-long"));

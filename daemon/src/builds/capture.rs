@@ -17,7 +17,7 @@ const SCRIPT: &str = concat!(include_str!("variables.py"), include_str!("capture
 
 /// Why this machine's configuration cannot be given to another one.
 #[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
+pub(super) enum CaptureError {
     /// There is no Portage.
     #[error("there is no python3 in the daemon's PATH to run Portage with")]
     NoPython,
@@ -36,9 +36,6 @@ pub enum CaptureError {
     /// Something decides builds that no other machine is given.
     #[error("{0}; such a configuration stays on this machine")]
     Private(String),
-    /// The store does not take it.
-    #[error("the configuration cannot be kept to be given away: {0}")]
-    Store(String),
 }
 
 impl From<ReadRecordError> for CaptureError {

@@ -1,7 +1,7 @@
 //! `peer challenge`: the same recipe built once more, and what it installs compared with what is held and with what
 //! other builders claim. Nothing is published by it.
 
-use super::jobs::Entry;
+use super::jobs::{Entry, WantedJob};
 use super::plan::{Plan, Planned};
 use super::publish::seekable;
 use super::substitute;
@@ -73,7 +73,13 @@ async fn rebuild(
 ) -> Result<Image, Refusal> {
     let name = format!("challenge {} {}", planned.recipe.fingerprint(), now_s());
     let (joining, cpv, repo) = (Arc::clone(domain), planned.cpv.to_string(), planned.repo.clone());
-    let joined = blocking::run(move || joining.builds.jobs.join(&Digest::of(name.as_bytes()), &cpv, &repo, true)).await;
+    let joined = blocking::run(move || {
+        let fingerprint = Digest::of(name.as_bytes());
+        let (cpv, repo) = (cpv.as_str(), repo.as_str());
+        let wanted = WantedJob { fingerprint: &fingerprint, cpv, repo, rebuild: true, on: None, client: None };
+        joining.builds.jobs.join(&wanted)
+    });
+    let joined = joined.await;
     let (entry, new) = joined.map_err(|error| (with_causes(&error), None))?;
     if !new {
         return Err(("it is being challenged already".to_owned(), Some(format!("peer logs -f {}", entry.id()))));

@@ -5,6 +5,7 @@
 
 use crate::api_builds::{Job, JobState};
 use crate::stats::now_s;
+use crate::swarm::PeerId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -120,6 +121,23 @@ fn write(store: &Store, job: &Job, rebuild: bool) -> Result<(), RowError> {
     store.put_row(RowTable::Jobs, &job.id.to_be_bytes(), &value)
 }
 
+/// What a new job would make.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedJob<'a> {
+    /// Of the recipe.
+    pub fingerprint: &'a Digest,
+    /// `category/name-version`.
+    pub cpv: &'a str,
+    /// The ebuild repository.
+    pub repo: &'a str,
+    /// Built even if the package is held.
+    pub rebuild: bool,
+    /// Where it is to be built, as [`Job::on`] has it.
+    pub on: Option<&'a str>,
+    /// The machine it is for, when that is another one.
+    pub client: Option<PeerId>,
+}
+
 /// All jobs of this machine.
 #[derive(Debug)]
 pub struct Jobs {
@@ -210,6 +228,17 @@ impl Jobs {
         self.table().entries.values().filter(open).cloned().collect()
     }
 
+    /// The job that makes this now.
+    #[must_use]
+    pub fn open_of(&self, fingerprint: &Digest) -> Option<Arc<Entry>> {
+        let fingerprint = fingerprint.to_string();
+        let makes = |entry: &&Arc<Entry>| {
+            let job = entry.state.borrow();
+            !job.state.is_final() && job.fingerprint == fingerprint
+        };
+        self.table().entries.values().find(makes).cloned()
+    }
+
     /// Changes whenever any job does.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -220,14 +249,9 @@ impl Jobs {
     ///
     /// # Errors
     /// When too many wait, or it cannot be kept.
-    pub fn join(
-        &self,
-        fingerprint: &Digest,
-        cpv: &str,
-        repo: &str,
-        rebuild: bool,
-    ) -> Result<(Arc<Entry>, bool), JobError> {
-        let fingerprint = fingerprint.to_string();
+    pub fn join(&self, wanted: &WantedJob<'_>) -> Result<(Arc<Entry>, bool), JobError> {
+        let WantedJob { fingerprint, cpv, repo, rebuild, on, client } = wanted;
+        let (fingerprint, rebuild) = (fingerprint.to_string(), *rebuild);
         let mut table = self.table();
         let mut open = 0;
         for entry in table.entries.values() {
@@ -246,14 +270,17 @@ impl Jobs {
         table.next += 1;
         let job = Job {
             id,
-            cpv: cpv.to_owned(),
-            repo: repo.to_owned(),
+            cpv: (*cpv).to_owned(),
+            repo: (*repo).to_owned(),
             fingerprint,
             state: JobState::Queued,
             phase: "wait".to_owned(),
             reason: None,
             source: None,
             builder: None,
+            on: on.map(str::to_owned),
+            client: client.map(|client| client.to_string()),
+            tried: Vec::new(),
             attempt: 0,
             created_at: now_s(),
             started_at: None,
@@ -307,18 +334,22 @@ mod tests {
     use super::*;
     use store::Options;
 
+    fn wanted<'a>(fingerprint: &'a Digest, cpv: &'a str) -> WantedJob<'a> {
+        WantedJob { fingerprint, cpv, repo: "gentoo", rebuild: false, on: None, client: None }
+    }
+
     #[test]
     fn one_fingerprint_is_one_job_until_it_ended() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
         let jobs = Jobs::open(&store, &dir.path().join("jobs")).unwrap();
-        let (first, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
+        let (first, new) = jobs.join(&wanted(&Digest::of(b"1"), "a/b-1")).unwrap();
         assert!(new);
-        let (again, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
+        let (again, new) = jobs.join(&wanted(&Digest::of(b"1"), "a/b-1")).unwrap();
         assert!(!new && again.id() == first.id());
-        assert!(jobs.join(&Digest::of(b"2"), "a/b-1", "gentoo", false).unwrap().1);
+        assert!(jobs.join(&wanted(&Digest::of(b"2"), "a/b-1")).unwrap().1);
         first.keep(|job| job.state = JobState::Failed);
-        let (later, new) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
+        let (later, new) = jobs.join(&wanted(&Digest::of(b"1"), "a/b-1")).unwrap();
         assert!(new && later.id() > first.id());
     }
 
@@ -327,8 +358,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
         let jobs = Jobs::open(&store, dir.path()).unwrap();
-        let (one, _) = jobs.join(&Digest::of(b"1"), "a/b-1", "gentoo", false).unwrap();
-        let (two, _) = jobs.join(&Digest::of(b"2"), "a/c-1", "gentoo", false).unwrap();
+        let (one, _) = jobs.join(&wanted(&Digest::of(b"1"), "a/b-1")).unwrap();
+        let (two, _) = jobs.join(&wanted(&Digest::of(b"2"), "a/c-1")).unwrap();
         one.keep(|job| job.state = JobState::Done);
         two.keep(|job| job.state = JobState::Running);
         let again = Jobs::open(&store, dir.path()).unwrap();
@@ -337,6 +368,6 @@ mod tests {
             [(2, JobState::Running), (1, JobState::Done)]
         );
         assert_eq!(again.open_ones().len(), 1);
-        assert_eq!(again.join(&Digest::of(b"3"), "a/d-1", "gentoo", false).unwrap().0.id(), 3);
+        assert_eq!(again.join(&wanted(&Digest::of(b"3"), "a/d-1")).unwrap().0.id(), 3);
     }
 }

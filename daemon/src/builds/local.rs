@@ -34,7 +34,9 @@ pub(super) const DEPENDENCIES_LOG: &str = "dependencies.log";
 /// Mode of the directories of a job.
 const DIRECTORY_MODE: u32 = 0o755;
 /// Bytes of a log that are kept; chromium's has some 30 MB.
-const LOG_BYTES_MAX: u64 = 64 << 20;
+pub(super) const LOG_BYTES_MAX: u64 = 64 << 20;
+/// Said of a build that used up what it may: the machine's fault and not the ebuild's.
+pub(super) const LIMITS_HINT: &str = "the limits are in [build] of peer.toml";
 /// Lines that wait to be looked at.
 const LINES_MAX: usize = 256;
 /// Time between two looks at a log that grows.
@@ -349,7 +351,7 @@ fn ended(outcome: &Outcome, entry: &Entry, log: &'static str) -> Result<(), Buil
     let why = match outcome.end {
         End::Ended { code: 0 } => return Ok(()),
         End::Cancelled => return Err(BuildError::Cancelled),
-        End::Limit(limit) => format!("{limit}; the limits are in [build] of peer.toml"),
+        End::Limit(limit) => format!("{limit}; {LIMITS_HINT}"),
         End::Ended { code } => died(outcome).unwrap_or_else(|| format!("Portage ended with exit code {code}")),
     };
     Err(BuildError::Failed { phase, why, log })

@@ -16,6 +16,7 @@ mod foreign;
 pub mod inside;
 pub mod jobs;
 pub mod local;
+pub mod offload;
 pub mod plan;
 pub mod publish;
 pub mod recipe;
@@ -24,16 +25,18 @@ pub mod substitute;
 pub mod trust;
 mod work;
 
-use crate::api_builds::{Fate, JobState, PlanOption, PlannedPackage};
+use crate::api_builds::{BuildRequest, Fate, JobState, PlanOption, PlannedPackage};
 use crate::binhost::BinpkgRow;
 use crate::blocking;
 use crate::config::Config;
+use crate::config_build::OnMiss;
 use crate::domain::Domain;
 use crate::portage;
 use crate::swarm::{Identity, PeerId};
 use futures::StreamExt as _;
 use inside::Inside;
 use jobs::{Entry, JobError, Jobs};
+use offload::{Grounded, Offload, On};
 use plan::{Plan, PlanError, Planned};
 use sandbox::{MissingProgram, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,8 +62,9 @@ pub struct Builds {
     /// What is to be made.
     pub jobs: Jobs,
     /// Whose claims count.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
     caught: Caught,
+    offload: Offload,
     identity: Identity,
     path: OsString,
     sandbox: OnceLock<Sandbox>,
@@ -111,15 +115,22 @@ pub struct Foreseen {
 }
 
 impl Builds {
-    /// Reads jobs and trust; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
+    /// Reads the jobs; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(config: &Config, store: &Store, identity: Identity, path: OsString) -> Result<Self, IndexError> {
+    pub fn open(
+        config: &Config,
+        store: &Store,
+        identity: Identity,
+        trust: Arc<Trust>,
+        path: OsString,
+    ) -> Result<Self, IndexError> {
         Ok(Self {
             jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
-            trust: Trust::open(store)?,
+            trust,
             caught: Caught::default(),
+            offload: Offload::new(config),
             identity,
             path,
             sandbox: OnceLock::new(),
@@ -128,7 +139,7 @@ impl Builds {
     }
 
     /// Opened at the first build and kept: a program that is missing may be installed while the daemon runs.
-    fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
+    pub(crate) fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox.clone());
         }
@@ -136,10 +147,24 @@ impl Builds {
         Ok(self.sandbox.get_or_init(|| opened).clone())
     }
 
-    fn inside(&self, domain: &Domain) -> Inside {
+    pub(crate) fn inside(&self, domain: &Domain) -> Inside {
         let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
         let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
         Inside::new(&domain.config, &repos, own, self.path.clone())
+    }
+
+    /// What the builds of a plan see.
+    fn inside_of(&self, domain: &Domain, plan: &Plan) -> Inside {
+        match &plan.foreign {
+            Some(foreign) => Inside::of_foreign(&domain.config, foreign, self.path.clone()),
+            None => self.inside(domain),
+        }
+    }
+
+    /// Why a builder is left alone now, if it is.
+    #[must_use]
+    pub fn grounded(&self, peer: &PeerId) -> Option<Grounded> {
+        self.offload.grounded(peer)
     }
 
     /// What it takes to build these.
@@ -152,6 +177,8 @@ impl Builds {
         let begun = Instant::now();
         let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms, options).await?;
         tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
+        // Who asks for a plan may have changed the configuration before.
+        domain.binhost.look_again();
         Ok(plan)
     }
 
@@ -164,19 +191,20 @@ impl Builds {
     pub async fn pretend(
         &self,
         domain: &Arc<Domain>,
-        atoms: &[String],
-        options: &[PlanOption],
-        rebuild: bool,
+        request: &BuildRequest,
+        on: On,
     ) -> Result<Vec<PlannedPackage>, RequestError> {
-        let plan = self.plan(domain, atoms, options).await?;
-        Ok(self.foresee(domain, &plan, rebuild).await.into_iter().map(|foreseen| foreseen.package).collect())
+        let plan = self.plan(domain, &request.atoms, &request.options).await?;
+        let decisions = self.decide(domain, &plan, request.rebuild, on).await;
+        Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
     }
 
-    /// What becomes of those packages of a plan that are needed, without beginning anything.
+    /// What becomes of those packages of a plan that are needed, without beginning anything and with the builders that the
+    /// configuration allows.
     ///
     /// Cancel safe: yes.
     pub async fn foresee(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Foreseen> {
-        let decisions = self.decide(domain, plan, rebuild).await;
+        let decisions = self.decide(domain, plan, rebuild, On::Policy).await;
         let foreseen = |decision: &Decision| {
             let package = planned_package(plan, decision, None)?;
             Some(Foreseen { index: decision.index, package, from: decision.from })
@@ -190,22 +218,25 @@ impl Builds {
     ///
     /// # Errors
     /// As [`Builds::plan`], or when a job cannot be kept.
-    pub async fn request(
-        &self,
-        domain: &Arc<Domain>,
-        atoms: &[String],
-        options: &[PlanOption],
-        rebuild: bool,
-    ) -> Result<Request, RequestError> {
-        let plan = Arc::new(self.plan(domain, atoms, options).await?);
-        let decisions = self.decide(domain, &plan, rebuild).await;
+    pub async fn request(&self, domain: &Arc<Domain>, request: &BuildRequest, on: On) -> Result<Request, RequestError> {
+        let rebuild = request.rebuild;
+        let plan = Arc::new(self.plan(domain, &request.atoms, &request.options).await?);
+        let decisions = self.decide(domain, &plan, rebuild, on).await;
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
+            let left = request.policy && decision.fate == Fate::Build && domain.config.build.on_miss == OnMiss::Emerge;
             let job = match decision.fate {
-                Fate::Have => None,
-                Fate::Substitute | Fate::Build => {
+                Fate::Have => {
+                    if let Some(package) = plan.packages.get(decision.index) {
+                        let (adopting, fingerprint) = (Arc::clone(domain), package.recipe.fingerprint());
+                        blocking::run(move || publish::adopt(&adopting, &fingerprint)).await;
+                    }
+                    None
+                }
+                Fate::Build if left => None,
+                Fate::Substitute | Fate::Offload | Fate::Build => {
                     let rebuild = rebuild && plan.packages.get(decision.index).is_some_and(|package| package.asked);
-                    work::begin(domain, &plan, decision.index, rebuild).await?
+                    work::begin(domain, &plan, decision.index, rebuild, on).await?
                 }
             };
             planned.extend(planned_package(&plan, &decision, job.as_ref().map(|entry| entry.id())));
@@ -215,7 +246,7 @@ impl Builds {
     }
 
     /// Goes from what was asked to what that needs: a package that is had or substituted needs no build dependencies.
-    async fn decide(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Decision> {
+    async fn decide(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool, on: On) -> Vec<Decision> {
         let begun = Instant::now();
         let by_name: BTreeMap<String, usize> =
             plan.packages.iter().enumerate().map(|(index, package)| (package.cpv.to_string(), index)).collect();
@@ -228,13 +259,13 @@ impl Builds {
             let looking: Vec<_> = std::mem::take(&mut ahead)
                 .into_iter()
                 .filter_map(|index| Some((index, plan.packages.get(index)?)))
-                .map(|(index, package)| self.decide_one(domain, index, package, rebuild && package.asked))
+                .map(|(index, package)| self.decide_one(domain, index, package, rebuild && package.asked, on))
                 .collect();
             let answers: Vec<Decision> = futures::stream::iter(looking).buffer_unordered(LOOK_WIDTH).collect().await;
             for decision in answers {
                 if let Some(package) = plan.packages.get(decision.index) {
                     ahead.extend(package.runtime.iter().filter_map(|name| by_name.get(name)));
-                    if decision.fate == Fate::Build {
+                    if matches!(decision.fate, Fate::Offload | Fate::Build) {
                         ahead.extend(package.layer.iter().filter_map(|digest| by_fingerprint.get(digest)));
                     }
                 }
@@ -246,20 +277,30 @@ impl Builds {
         decided.into_values().collect()
     }
 
-    async fn decide_one(&self, domain: &Arc<Domain>, index: usize, package: &Planned, rebuild: bool) -> Decision {
+    async fn decide_one(
+        &self,
+        domain: &Arc<Domain>,
+        index: usize,
+        package: &Planned,
+        rebuild: bool,
+        on: On,
+    ) -> Decision {
         let fingerprint = package.recipe.fingerprint();
-        if rebuild {
+        if rebuild && matches!(on, On::Policy | On::Local) {
             let reason = "asked to build it again".to_owned();
             return Decision { index, fate: Fate::Build, size: sources_size(package), reason, from: None };
         }
-        if let Some(held) = held(domain, &fingerprint).await {
+        if !rebuild && let Some(held) = held(domain, &fingerprint).await {
             let reason = held.map_or("this recipe was built to it".to_owned(), |peer| format!("built by {peer}"));
             return Decision { index, fate: Fate::Have, size: 0, reason, from: held };
         }
-        let claims = self.counting_claims(domain, package).await;
+        let claims = if rebuild { Vec::new() } else { self.counting_claims(domain, package).await };
         if let Some(best) = claims.first() {
             let reason = format!("{} built it", best.builder);
             return Decision { index, fate: Fate::Substitute, size: best.claim.size, reason, from: Some(best.builder) };
+        }
+        if let Some((peer, reason)) = self.offload_reason(domain, package, on) {
+            return Decision { index, fate: Fate::Offload, size: 0, reason, from: Some(peer) };
         }
         let reason = if self.trust.builders(&package.cpv, &package.slot).is_empty() {
             "no peer is trusted to build it"
@@ -267,6 +308,21 @@ impl Builds {
             "no trusted peer that can be reached has built this recipe"
         };
         Decision { index, fate: Fate::Build, size: sources_size(package), reason: reason.to_owned(), from: None }
+    }
+
+    /// Who would be asked to build it first, when it is to be built elsewhere.
+    fn offload_reason(&self, domain: &Domain, package: &Planned, on: On) -> Option<(PeerId, String)> {
+        if !on.asks_others(&domain.config) {
+            return None;
+        }
+        match on {
+            On::Peer(peer) => Some((peer, format!("to be built on {}", domain.groups.name(&peer)))),
+            _ if !package.private.is_empty() => None,
+            _ => {
+                let first = offload::builders(domain, &package.cpv, &package.slot).into_iter().next()?;
+                Some((first, format!("nobody has it; {} may build it", domain.groups.name(&first))))
+            }
+        }
     }
 
     /// Claims for a package that count here, the best first; nobody is asked when nobody is trusted for it.
@@ -296,6 +352,15 @@ impl Builds {
         Some(open)
     }
 
+    /// Hears other machines that give builds, from now on.
+    pub fn hear(domain: &Arc<Domain>) {
+        let weak = Arc::downgrade(domain);
+        domain.announcer.shared().hear_dialogues(Box::new(move |peer, dialogue| match weak.upgrade() {
+            Some(domain) => Box::pin(offload::builder::serve(domain, peer, dialogue)),
+            None => Box::pin(std::future::ready(())),
+        }));
+    }
+
     /// Begins again what was not ended when the daemon stopped, and lets go of what it left lying.
     pub async fn resume(domain: Arc<Domain>) {
         let cleaning = Arc::clone(&domain);
@@ -312,6 +377,10 @@ impl Builds {
                     });
                 })
             };
+            if job.client.is_some() {
+                give_up("the daemon was stopped; whom it is for asks again".to_owned()).await;
+                continue;
+            }
             if job.attempt >= ATTEMPTS_MAX {
                 give_up(format!("the daemon stopped {} times while it was made", job.attempt)).await;
                 continue;

@@ -3,6 +3,8 @@
 //! The resolver reads the configuration and sources what has no md5-cache, which is code of an ebuild: so it runs with
 //! the same walls as a build, without anything it could write to.
 
+use super::capture::Captured;
+use super::foreign::Foreign;
 use super::inside::Inside;
 use super::recipe::Recipe;
 use crate::api_builds::PlanOption;
@@ -11,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::OnceCell;
 use tree::cpv::{Cpv, ParseCpvError};
 use tree::digest::Digest;
 use tree::license::{License, LicenseGroups};
@@ -174,6 +178,10 @@ pub struct Plan {
     pub header: BTreeMap<String, String>,
     /// Before anything was read.
     pub begun: SystemTime,
+    /// The machine whose plan it is, when it is not this one's.
+    pub(super) foreign: Option<Arc<Foreign>>,
+    /// This machine's domain, captured when somebody first needs it.
+    pub(super) captured: OnceCell<Arc<Captured>>,
 }
 
 /// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options, which are `options` only.
@@ -209,6 +217,19 @@ pub async fn plan(
     }
 }
 
+/// The plan of another machine's domain, in which packages of this machine's root with other USE flags are made anew.
+///
+/// Cancel safe: yes; the resolver is killed.
+pub(super) async fn plan_foreign(
+    sandbox: &Sandbox,
+    inside: &Inside,
+    foreign: Arc<Foreign>,
+    atoms: &[String],
+) -> Result<Plan, PlanError> {
+    let plan = plan(sandbox, inside, atoms, &[PlanOption::Newuse]).await?;
+    Ok(Plan { foreign: Some(foreign), ..plan })
+}
+
 /// The end of a text, where the reason is.
 pub(super) fn cut(text: &str) -> String {
     let start = text.len().saturating_sub(SAID_MAX_BYTES);
@@ -230,7 +251,7 @@ fn read(resolved: Resolved, begun: SystemTime) -> Result<Plan, PlanError> {
         fingerprints.insert(ebuild.cpv.clone(), recipe.fingerprint());
         planned.push(one(ebuild, recipe, &fingerprints, &eula, &inputs)?);
     }
-    Ok(Plan { packages: planned, header, begun })
+    Ok(Plan { packages: planned, header, begun, foreign: None, captured: OnceCell::new() })
 }
 
 fn one(

@@ -5,7 +5,7 @@
 
 use super::claim::{Claim, SignedClaim};
 use super::plan::Planned;
-use super::substitute::{Substitute, claim_key, fits};
+use super::substitute::{Substitute, claim_key, fits, full_slot};
 use crate::binhost::{BinhostError, BinpkgRow, Demands, Origin, Sums};
 use crate::domain::Domain;
 use crate::openpgp::{OpenPgpError, OpenPgpKey};
@@ -67,15 +67,17 @@ pub(super) fn built(
     identity: &Identity,
     planned: &Planned,
     path: &Path,
+    guest: bool,
 ) -> Result<BinpkgRow, PublishError> {
     let mut file = open(path)?;
     let gpkg = Gpkg::read(&mut file)?;
     fits(&gpkg, planned).map_err(PublishError::Other)?;
     let fingerprint = planned.recipe.fingerprint();
-    let image = Image::read(&mut file, &gpkg)?.digest();
+    let (image, links) = Image::read_with_links(&mut file, &gpkg)?;
     let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
-    let demands = demands(planned, Links::default());
-    let row = BinpkgRow::describe(signed, &gpkg, image, fingerprint, Origin::Built, demands)?;
+    let demands = demands(planned, links);
+    let row = BinpkgRow::describe(signed, &gpkg, image.digest(), fingerprint, Origin::Built, demands)?;
+    let row = BinpkgRow { guest, ..row };
     let claim = planned.may_share.then(|| claim(identity, planned, &row));
     list(domain, row, claim)
 }
@@ -89,13 +91,19 @@ pub(super) fn image_of(path: &Path, planned: &Planned) -> Result<Image, PublishE
 }
 
 /// Signs anew, keeps and lists what a trusted peer built; its claim is kept, so that others can be told of it. Blocking.
-pub(super) fn substituted(domain: &Domain, planned: &Planned, found: &Substitute) -> Result<BinpkgRow, PublishError> {
+pub(super) fn substituted(
+    domain: &Domain,
+    planned: &Planned,
+    found: &Substitute,
+    guest: bool,
+) -> Result<BinpkgRow, PublishError> {
     let fingerprint = planned.recipe.fingerprint();
     let signed = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint)?;
     let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
     // What it installs was compared with the claim when it came.
-    let demands = demands(planned, Links::default());
+    let demands = demands(planned, found.links.clone());
     let row = BinpkgRow::describe(signed, &found.gpkg, found.claim.claim.image, fingerprint, origin, demands)?;
+    let row = BinpkgRow { guest, ..row };
     list(domain, row, planned.may_share.then(|| found.claim.clone()))
 }
 
@@ -170,6 +178,31 @@ fn claim(identity: &Identity, planned: &Planned, row: &BinpkgRow) -> SignedClaim
     claim.sign(identity)
 }
 
+/// What this node says of a package that it built, for whoever asked it to: also of one that is given to nobody else.
+pub(super) fn claim_of(identity: &Identity, row: &BinpkgRow) -> Option<SignedClaim> {
+    let value = |key| row.entry.iter().find(|(name, _)| *name == key).map(|(_, value)| value);
+    let claim = Claim {
+        fingerprint: row.fingerprint,
+        cpv: row.entry.cpv().clone(),
+        repo: value("REPO")?.to_owned(),
+        slot: full_slot(value("SLOT").unwrap_or("0")),
+        digest: row.digest,
+        size: row.size,
+        image: row.image,
+        made_at: row.added_at,
+    };
+    Some(claim.sign(identity))
+}
+
+/// A package that was built for another machine is one of this one's own from now on, since its user asks for it. Blocking.
+pub(super) fn adopt(domain: &Domain, fingerprint: &Digest) {
+    for row in domain.binhost.of_recipe(fingerprint).into_iter().filter(|row| row.guest) {
+        if let Err(error) = domain.binhost.add(BinpkgRow { guest: false, ..row }) {
+            tracing::warn!(%error, "a package that was built for another machine cannot be listed here");
+        }
+    }
+}
+
 /// Row and claim in one step, then the index, then the swarm; and what the row takes the place of goes.
 fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<BinpkgRow, PublishError> {
     let replaced: Vec<Digest> = domain.binhost.of_recipe(&row.fingerprint).iter().map(|old| old.digest).collect();
@@ -192,12 +225,12 @@ fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<B
 }
 
 /// A blob as a file that is read from any place.
-pub(super) fn seekable(blob: &Blob) -> BlobFile<'_> {
+pub(crate) fn seekable(blob: &Blob) -> BlobFile<'_> {
     BlobFile { blob, at: 0 }
 }
 
 /// See [`seekable`].
-pub(super) struct BlobFile<'a> {
+pub(crate) struct BlobFile<'a> {
     blob: &'a Blob,
     at: u64,
 }

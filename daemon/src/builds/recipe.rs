@@ -11,6 +11,8 @@ use tree::digest::Digest;
 
 /// The first line; a new form gets a new number, hence other fingerprints.
 const HEAD: &str = "peerage recipe 1";
+/// Bytes of a recipe that is sent to another machine; a usual one has some ten thousand.
+pub(super) const RECIPE_BYTES_MAX: usize = 256 * 1024;
 
 /// The text of one recipe.
 #[derive(Clone, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::{Blob, RowTable, Store, Wanted};
 use tree::digest::Digest;
+use tree::elf::Links;
 use tree::gpkg::Gpkg;
 use tree::image::Image;
 
@@ -34,6 +35,7 @@ pub(super) struct Substitute {
     pub(super) claim: SignedClaim,
     pub(super) blob: Blob,
     pub(super) gpkg: Gpkg,
+    pub(super) links: Links,
 }
 
 /// Trusted builders that were caught telling something else than they gave.
@@ -41,7 +43,7 @@ pub(super) struct Substitute {
 pub struct Caught(Mutex<BTreeSet<PeerId>>);
 
 impl Caught {
-    fn add(&self, peer: PeerId) {
+    pub(super) fn add(&self, peer: PeerId) {
         let mut caught = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if caught.len() < CAUGHT_MAX {
             caught.insert(peer);
@@ -88,6 +90,7 @@ pub async fn claims(domain: &Arc<Domain>, trusted: &[PeerId], fingerprint: &Dige
     let mut all = blocking::run(move || kept_claims(&store, &digest)).await;
     let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
     let mut asked: Vec<PeerId> = trusted.iter().filter(|peer| connected.contains(peer)).copied().collect();
+    asked.extend(domain.groups.members().iter().map(|member| member.peer).filter(|peer| connected.contains(peer)));
     asked.extend(domain.swarm.holders(fingerprint));
     if asked.is_empty() && !trusted.is_empty() {
         asked.extend(domain.swarm.find(fingerprint, PATIENCE).await);
@@ -144,7 +147,7 @@ pub(super) async fn obtain(
         let said = &claim.claim;
         let wanted = Wanted { digest: said.digest, size: Some(said.size), sha512: None };
         let target = Target { name: format!("{}.gpkg.tar", said.cpv.pf()), wanted, over_http: None };
-        let blob = match domain.obtain(&target).await {
+        let blob = match domain.obtain_from(&target, &likely(domain, &claim.builder)).await {
             Ok((blob, _source)) => blob,
             Err(error) => {
                 tracing::info!(cpv = %said.cpv, builder = %claim.builder, %error, "a claimed package is not to be had");
@@ -153,7 +156,7 @@ pub(super) async fn obtain(
         };
         let (looking, planned, said) = (blob.clone(), planned.clone(), claim.claim.clone());
         match blocking::run(move || look(&looking, &planned, &said.image)).await {
-            Ok(gpkg) => return Some(Substitute { claim, blob, gpkg }),
+            Ok((gpkg, links)) => return Some(Substitute { claim, blob, gpkg, links }),
             Err(why) => {
                 tracing::warn!(cpv = %claim.claim.cpv, builder = %claim.builder, why, "a trusted builder is believed no more: its package is not what it says");
                 caught.add(claim.builder);
@@ -163,12 +166,21 @@ pub(super) async fn obtain(
     None
 }
 
+/// Who may have a package without announcing it: who built it, then the members, any of which may have given the claim.
+fn likely(domain: &Domain, builder: &PeerId) -> Vec<PeerId> {
+    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+    let members = domain.groups.members().into_iter().map(|member| member.peer).filter(|peer| peer != builder);
+    let all = std::iter::once(*builder).chain(members).filter(|peer| connected.contains(peer));
+    all.take(ASKED_MAX).collect()
+}
+
 /// Whether a package is what was asked for and claimed. Blocking.
-fn look(blob: &Blob, planned: &Planned, claimed: &Digest) -> Result<Gpkg, String> {
+fn look(blob: &Blob, planned: &Planned, claimed: &Digest) -> Result<(Gpkg, Links), String> {
     let gpkg = Gpkg::read(super::publish::seekable(blob)).map_err(|error| error.to_string())?;
     fits(&gpkg, planned)?;
-    let image = Image::read(super::publish::seekable(blob), &gpkg).map_err(|error| error.to_string())?;
-    if image.digest() == *claimed { Ok(gpkg) } else { Err("it installs something else".to_owned()) }
+    let read = Image::read_with_links(super::publish::seekable(blob), &gpkg);
+    let (image, links) = read.map_err(|error| error.to_string())?;
+    if image.digest() == *claimed { Ok((gpkg, links)) } else { Err("it installs something else".to_owned()) }
 }
 
 /// Whether the package says of itself what was planned. An own build is asked the same.
@@ -193,6 +205,6 @@ pub(super) fn fits(gpkg: &Gpkg, planned: &Planned) -> Result<(), String> {
 }
 
 /// `0` is `0/0` (PMS 7.2).
-fn full_slot(slot: &str) -> String {
+pub(super) fn full_slot(slot: &str) -> String {
     if slot.contains('/') { slot.to_owned() } else { format!("{slot}/{slot}") }
 }

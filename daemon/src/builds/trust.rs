@@ -1,14 +1,18 @@
 //! Whose claims count, and for what. By default nobody's: being near, known or fast gives no authority.
+//!
+//! Two ways there are: a key that the user lists, for the packages named with it; and the role `sign` in a group that this machine's user
+//! joined or founded, for any package. Who is blocked here counts for nothing.
 
 use crate::api_builds::TrustedKey;
+use crate::group::{Groups, Role};
 use crate::stats::now_s;
 use crate::swarm::PeerId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use store::{IndexError, RowError, RowTable, Store};
 use tree::atom::Atom;
-use tree::cpv::Cpv;
+use tree::cpv::{Cp, Cpv};
 
 /// Keys one machine trusts; a user lists them by hand.
 const KEYS_MAX: usize = 1000;
@@ -73,6 +77,7 @@ struct Row {
 #[derive(Debug)]
 pub struct Trust {
     store: Store,
+    groups: Arc<Groups>,
     keys: RwLock<BTreeMap<PeerId, (Vec<Scope>, TrustedKey)>>,
 }
 
@@ -81,7 +86,7 @@ impl Trust {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(store: &Store) -> Result<Self, IndexError> {
+    pub fn open(store: &Store, groups: Arc<Groups>) -> Result<Self, IndexError> {
         let mut keys = BTreeMap::new();
         for (key, value) in store.rows(RowTable::Trust, b"", None, KEYS_MAX)? {
             let text = String::from_utf8_lossy(&key).into_owned();
@@ -93,14 +98,40 @@ impl Trust {
             let scopes = row.packages.iter().filter_map(|text| scope(text).ok()).collect();
             keys.insert(peer, (scopes, TrustedKey { key: text, packages: row.packages, since: row.since }));
         }
-        Ok(Self { store: store.clone(), keys: RwLock::new(keys) })
+        Ok(Self { store: store.clone(), groups, keys: RwLock::new(keys) })
     }
 
     /// Whether claims of this builder count for this package.
     #[must_use]
     pub fn counts(&self, builder: &PeerId, cpv: &Cpv, slot: &str) -> bool {
+        if self.groups.is_blocked(builder) {
+            return false;
+        }
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(builder).is_some_and(|(scopes, _)| scopes.iter().any(|scope| scope.covers(cpv, slot)))
+        let listed = keys.get(builder).is_some_and(|(scopes, _)| scopes.iter().any(|scope| scope.covers(cpv, slot)));
+        listed || self.groups.role(builder) == Some(Role::Sign)
+    }
+
+    /// Whether the user listed this key, for whatever packages, and did not block it.
+    #[must_use]
+    pub fn is_trusted(&self, peer: &PeerId) -> bool {
+        self.packages(peer).is_some() && !self.groups.is_blocked(peer)
+    }
+
+    /// For which packages the user listed a key.
+    #[must_use]
+    pub fn packages(&self, peer: &PeerId) -> Option<Vec<String>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(peer).map(|(_, key)| key.packages.clone())
+    }
+
+    /// What of a key's list is about a package, of whatever version.
+    #[must_use]
+    pub fn covering(&self, peer: &PeerId, cp: &Cp) -> Vec<String> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, key)) = keys.get(peer) else { return Vec::new() };
+        let about = |text: &&String| scope(text).is_ok_and(|scope| scope.is_about(cp));
+        key.packages.iter().filter(about).cloned().collect()
     }
 
     /// The builders that count for this package.
@@ -108,7 +139,16 @@ impl Trust {
     pub fn builders(&self, cpv: &Cpv, slot: &str) -> Vec<PeerId> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let covers = |scopes: &[Scope]| scopes.iter().any(|scope| scope.covers(cpv, slot));
-        keys.iter().filter(|(_, (scopes, _))| covers(scopes)).map(|(peer, _)| *peer).collect()
+        let mut builders: Vec<PeerId> =
+            keys.iter().filter(|(_, (scopes, _))| covers(scopes)).map(|(peer, _)| *peer).collect();
+        drop(keys);
+        builders.retain(|peer| !self.groups.is_blocked(peer));
+        for member in self.groups.members().into_iter().filter(|member| member.role == Role::Sign) {
+            if !builders.contains(&member.peer) {
+                builders.push(member.peer);
+            }
+        }
+        builders
     }
 
     /// All keys.
@@ -161,6 +201,14 @@ impl Trust {
 }
 
 impl Scope {
+    fn is_about(&self, cp: &Cp) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Category(category) => cp.category.as_str() == category,
+            Self::Packages(atom) => atom.cp == *cp,
+        }
+    }
+
     fn covers(&self, cpv: &Cpv, slot: &str) -> bool {
         match self {
             Self::Anything => true,

@@ -1,12 +1,14 @@
 //! One job from its beginning to its end: substitute, else dependencies, turn, build; then what it left is put away.
 
-use super::jobs::{Entry, JobError};
+use super::jobs::{Entry, JobError, WantedJob};
 use super::local::{BuildError, DEPENDENCIES_LOG, LOG, LocalBuild, RECIPE};
+use super::offload::client::OffloadError;
+use super::offload::{self, On};
 use super::plan::{Plan, Planned};
 use super::publish::{self, PublishError};
 use super::substitute;
 use crate::api_builds::{Job, JobState};
-use crate::binhost::BinpkgRow;
+use crate::binhost::{BinpkgRow, Origin};
 use crate::blocking;
 use crate::domain::{Domain, held};
 use crate::stats::now_s;
@@ -40,6 +42,8 @@ pub(super) enum WorkError {
     Job(#[from] JobError),
     #[error("{cpv}, which it needs to be built, was not made (job {job}: {why})")]
     Dependency { cpv: String, job: u64, why: String },
+    #[error("{0}")]
+    Offload(#[from] OffloadError),
     #[error("the index of binary packages cannot list {cpv}: {why}")]
     Listed { cpv: String, why: String },
 }
@@ -48,6 +52,7 @@ pub(super) enum WorkError {
 enum Made {
     Here(Box<BinpkgRow>),
     Substituted(Box<BinpkgRow>),
+    Offloaded(Box<BinpkgRow>),
     Built(Box<BinpkgRow>),
 }
 
@@ -57,11 +62,18 @@ pub(super) async fn begin(
     plan: &Arc<Plan>,
     index: usize,
     rebuild: bool,
+    on: On,
 ) -> Result<Option<Arc<Entry>>, JobError> {
     let Some(package) = plan.packages.get(index) else { return Ok(None) };
     let (joining, fingerprint) = (Arc::clone(domain), package.recipe.fingerprint());
-    let (cpv, repo) = (package.cpv.to_string(), package.repo.clone());
-    let (entry, new) = blocking::run(move || joining.builds.jobs.join(&fingerprint, &cpv, &repo, rebuild)).await?;
+    let (cpv, repo, on) = (package.cpv.to_string(), package.repo.clone(), on.word());
+    let client = plan.foreign.as_ref().map(|foreign| foreign.client);
+    let joined = blocking::run(move || {
+        let (fingerprint, on) = (&fingerprint, on.as_deref());
+        let wanted = WantedJob { fingerprint, cpv: &cpv, repo: &repo, rebuild, on, client };
+        joining.builds.jobs.join(&wanted)
+    });
+    let (entry, new) = joined.await?;
     if new {
         spawn(domain, plan, index, Arc::clone(&entry));
     }
@@ -86,25 +98,37 @@ async fn make(
     planned: &Planned,
     entry: &Arc<Entry>,
 ) -> Result<Made, WorkError> {
-    let fingerprint = planned.recipe.fingerprint();
+    let (fingerprint, guest) = (planned.recipe.fingerprint(), plan.foreign.is_some());
+    // Who asks this machine to build wants its own word, and no other builder's.
+    let own_word = guest && planned.asked;
     if !entry.rebuild() {
         let looking = Arc::clone(domain);
-        if let Some(row) = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await.into_iter().next() {
+        let rows = blocking::run(move || {
+            if !guest {
+                publish::adopt(&looking, &fingerprint);
+            }
+            looking.binhost.of_recipe(&fingerprint)
+        });
+        let rows = rows.await.into_iter();
+        if let Some(row) = rows.into_iter().find(|row| !own_word || row.origin == Origin::Built) {
             return Ok(Made::Here(Box::new(row)));
         }
-        if let Some(row) = unless_cancelled(entry, substituted(domain, planned, entry)).await? {
+        if !own_word && let Some(row) = unless_cancelled(entry, substituted(domain, plan, planned, entry)).await? {
             return Ok(Made::Substituted(Box::new(row)));
         }
+    }
+    if let Some(row) = offloaded(domain, plan, planned, entry).await? {
+        return Ok(Made::Offloaded(Box::new(row)));
     }
     let (dependencies, _turn) = unless_cancelled(entry, turn(domain, plan, planned, entry)).await?;
     let path = build(domain, plan, planned, entry, dependencies).await?;
     entry.show(|job| "sign".clone_into(&mut job.phase));
     let (publishing, planned, header) = (Arc::clone(domain), planned.clone(), plan.header.clone());
     let row = blocking::run(move || {
-        if let Err(error) = publishing.binhost.set_header(header) {
+        if !guest && let Err(error) = publishing.binhost.set_header(header) {
             tracing::warn!(%error, "the binhost's index keeps its old header");
         }
-        publish::built(&publishing, &publishing.builds.identity, &planned, &path)
+        publish::built(&publishing, &publishing.builds.identity, &planned, &path, guest)
     });
     Ok(Made::Built(Box::new(row.await?)))
 }
@@ -133,18 +157,28 @@ async fn unless_cancelled<T>(entry: &Entry, work: impl Future<Output = Result<T,
     }
 }
 
+/// A place among the builds that run, and for another machine's build one among those too.
+struct Turn<'a> {
+    _turn: SemaphorePermit<'a>,
+    _guest: Option<SemaphorePermit<'a>>,
+}
+
 /// Waits for dependencies, then for a place among the builds that run.
 async fn turn<'a>(
     domain: &'a Arc<Domain>,
     plan: &Arc<Plan>,
     planned: &Planned,
     entry: &Arc<Entry>,
-) -> Result<(Vec<(PackageEntry, Blob)>, SemaphorePermit<'a>), WorkError> {
+) -> Result<(Vec<(PackageEntry, Blob)>, Turn<'a>), WorkError> {
     let dependencies = dependencies(domain, plan, planned, entry).await?;
     entry.show(|job| job.reason = Some("waits for its turn".to_owned()));
+    let guest = match &plan.foreign {
+        Some(_) => Some(domain.builds.offload.slots.acquire().await.map_err(|_closed| BuildError::Cancelled)?),
+        None => None,
+    };
     let turn = domain.builds.slots.acquire().await.map_err(|_closed| BuildError::Cancelled)?;
     started(entry, "build").await;
-    Ok((dependencies, turn))
+    Ok((dependencies, Turn { _turn: turn, _guest: guest }))
 }
 
 async fn build(
@@ -155,7 +189,7 @@ async fn build(
     dependencies: Vec<(PackageEntry, Blob)>,
 ) -> Result<std::path::PathBuf, WorkError> {
     let sandbox = domain.builds.sandbox()?;
-    let inside = domain.builds.inside(domain);
+    let inside = domain.builds.inside_of(domain, plan);
     let dir = domain.builds.jobs.dir_of(entry.id());
     let local =
         LocalBuild { domain, sandbox: &sandbox, inside: &inside, plan, planned, entry, dir: &dir, dependencies };
@@ -179,6 +213,7 @@ async fn started(entry: &Arc<Entry>, source: &'static str) {
 /// Tries trusted peers. A package that does not come is built: that is no failure.
 async fn substituted(
     domain: &Arc<Domain>,
+    plan: &Plan,
     planned: &Planned,
     entry: &Arc<Entry>,
 ) -> Result<Option<BinpkgRow>, WorkError> {
@@ -193,8 +228,34 @@ async fn substituted(
         job.builder = Some(found.claim.builder.to_string());
         "sign".clone_into(&mut job.phase);
     });
+    let (publishing, planned, guest) = (Arc::clone(domain), planned.clone(), plan.foreign.is_some());
+    Ok(Some(blocking::run(move || publish::substituted(&publishing, &planned, &found, guest)).await?))
+}
+
+/// Asks other machines to build it, where that is wanted; None when it is to be built here.
+async fn offloaded(
+    domain: &Arc<Domain>,
+    plan: &Arc<Plan>,
+    planned: &Planned,
+    entry: &Arc<Entry>,
+) -> Result<Option<BinpkgRow>, WorkError> {
+    let on = On::of_word(entry.now().on.as_deref());
+    // What is built for others is not given on.
+    if plan.foreign.is_some() || !on.asks_others(&domain.config) || (entry.rebuild() && on == On::Policy) {
+        return Ok(None);
+    }
+    if matches!(on, On::Any | On::Policy) && offload::builders(domain, &planned.cpv, &planned.slot).is_empty() {
+        return Ok(None);
+    }
+    unless_cancelled(entry, made_first(domain, plan, planned, entry, on)).await?;
+    started(entry, "offload").await;
+    let Some(found) = offload::client::offload(domain, plan, planned, entry, on).await? else {
+        entry.show(|job| job.source = None);
+        return Ok(None);
+    };
+    entry.show(|job| "sign".clone_into(&mut job.phase));
     let (publishing, planned) = (Arc::clone(domain), planned.clone());
-    Ok(Some(blocking::run(move || publish::substituted(&publishing, &planned, &found)).await?))
+    Ok(Some(blocking::run(move || publish::substituted(&publishing, &planned, &found, false)).await?))
 }
 
 /// The packages of this plan that must be there, each made first if it is not.
@@ -204,6 +265,23 @@ async fn dependencies(
     planned: &Planned,
     entry: &Arc<Entry>,
 ) -> Result<Vec<(PackageEntry, Blob)>, WorkError> {
+    made_first(domain, plan, planned, entry, On::of_word(entry.now().on.as_deref())).await?;
+    let mut there = Vec::new();
+    for fingerprint in &planned.layer {
+        let found = listed(domain, *fingerprint).await?;
+        there.push(found.ok_or_else(|| BuildError::Dependency { cpv: fingerprint.short() })?);
+    }
+    Ok(there)
+}
+
+/// Begins jobs for what it needs to be built and is not here, and waits for them.
+async fn made_first(
+    domain: &Arc<Domain>,
+    plan: &Arc<Plan>,
+    planned: &Planned,
+    entry: &Arc<Entry>,
+    on: On,
+) -> Result<(), WorkError> {
     let mut waiting = Vec::new();
     for fingerprint in &planned.layer {
         let Some(index) = plan.packages.iter().position(|other| other.recipe.fingerprint() == *fingerprint) else {
@@ -211,7 +289,7 @@ async fn dependencies(
         };
         if listed(domain, *fingerprint).await?.is_none() {
             // All are begun before one is waited for.
-            let begun: futures::future::BoxFuture<'_, _> = Box::pin(begin(domain, plan, index, false));
+            let begun: futures::future::BoxFuture<'_, _> = Box::pin(begin(domain, plan, index, false, on));
             waiting.extend(begun.await?);
         }
     }
@@ -224,12 +302,7 @@ async fn dependencies(
             return Err(WorkError::Dependency { cpv, job: id, why });
         }
     }
-    let mut there = Vec::new();
-    for fingerprint in &planned.layer {
-        let found = listed(domain, *fingerprint).await?;
-        there.push(found.ok_or_else(|| BuildError::Dependency { cpv: fingerprint.short() })?);
-    }
-    Ok(there)
+    Ok(())
 }
 
 async fn listed(domain: &Arc<Domain>, fingerprint: Digest) -> Result<Option<(PackageEntry, Blob)>, WorkError> {
@@ -256,6 +329,7 @@ async fn end(domain: &Arc<Domain>, entry: &Arc<Entry>, made: Result<Made, WorkEr
         put_away(&jobs.dir_of(entry.id()));
         let tail = match &made {
             Ok(_) => Vec::new(),
+            Err(WorkError::Offload(OffloadError::Ebuild { tail, .. })) => tail.clone(),
             Err(WorkError::Build(BuildError::Failed { log, .. })) => tail(&jobs.dir_of(entry.id()).join(log)),
             Err(_) => tail(&jobs.log_of(entry.id())),
         };
@@ -272,8 +346,9 @@ fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>) {
     let (row, source) = match made {
         Ok(Made::Here(row)) => (row, None),
         Ok(Made::Substituted(row)) => (row, Some("substitute")),
+        Ok(Made::Offloaded(row)) => (row, Some("offload")),
         Ok(Made::Built(row)) => (row, Some("build")),
-        Err(WorkError::Build(BuildError::Cancelled)) => {
+        Err(WorkError::Build(BuildError::Cancelled) | WorkError::Offload(OffloadError::Cancelled)) => {
             job.state = JobState::Cancelled;
             job.reason = None;
             return;
@@ -282,6 +357,9 @@ fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>) {
             if let WorkError::Build(BuildError::Failed { phase, log, .. }) = &error {
                 job.phase.clone_from(phase);
                 job.log_path = Path::new(&job.log_path).with_file_name(log).display().to_string();
+            }
+            if let WorkError::Offload(OffloadError::Ebuild { phase, .. }) = &error {
+                job.phase.clone_from(phase);
             }
             tracing::info!(job = job.id, cpv = job.cpv, phase = job.phase, %error, "a build failed");
             job.state = JobState::Failed;

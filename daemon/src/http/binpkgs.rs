@@ -94,7 +94,9 @@ mod tests {
     use crate::announce::{Announcer, Shared, Sharing};
     use crate::binhost::{Binhost, BinpkgRow, Origin};
     use crate::builds::Builds;
+    use crate::builds::trust::Trust;
     use crate::config::{Config, Overrides, Surroundings};
+    use crate::config_build::BuildShare;
     use crate::domain::{Addresses, Parts};
     use crate::group::Groups;
     use crate::repositories::Repositories;
@@ -109,7 +111,7 @@ mod tests {
     use tree::digest::Digest;
     use tree::packages::PackageEntry;
 
-    const NOTHING: Sharing = Sharing { distfiles: false, builds: false };
+    const NOTHING: Sharing = Sharing { distfiles: false, builds: BuildShare::None };
     const BLOB: &[u8] = b"a signed package";
 
     struct Node {
@@ -130,7 +132,9 @@ mod tests {
                 Store::open(&dir.path().join("store"), Options { free_min_bytes: 0, ..Options::default() }).unwrap();
             let identity = Identity::generate();
             let groups = Arc::new(Groups::open(&store, identity.clone()).unwrap());
-            let (tasks, shared) = (Tasks::new(), Arc::new(Shared::new(&store, NOTHING, Arc::clone(&groups))));
+            let trust = Arc::new(Trust::open(&store, Arc::clone(&groups)).unwrap());
+            let shared = Arc::new(Shared::new(&store, NOTHING, Arc::clone(&groups), Arc::clone(&trust)));
+            let tasks = Tasks::new();
             let holdings: Arc<dyn swarm::Holdings> = Arc::<Shared>::clone(&shared);
             let swarm = Network::new().join(&identity, swarm::Config::default(), holdings, &tasks).await;
             let parts = Parts {
@@ -138,8 +142,8 @@ mod tests {
                 swarm,
                 repositories: Repositories::new(config.clone(), None, tasks.stopping().clone()),
                 announcer: Arc::new(Announcer::new(shared, Vec::new())),
-                binhost: Arc::new(Binhost::open(&store).unwrap()),
-                builds: Builds::open(&config, &store, identity, "/usr/bin".into()).unwrap(),
+                binhost: Arc::new(Binhost::open(&store, Arc::new(crate::machine::Machine::here())).unwrap()),
+                builds: Builds::open(&config, &store, identity, trust, "/usr/bin".into()).unwrap(),
                 groups,
                 addresses: Addresses { binhost: "http://127.0.0.1:1/binpkgs/node".to_owned(), ..Addresses::default() },
                 config,

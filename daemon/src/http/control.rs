@@ -54,6 +54,7 @@ pub fn router(domain: Arc<Domain>) -> Router {
         .merge(super::control_key::routes())
         .merge(super::control_builds::router())
         .merge(super::control_questions::router())
+        .merge(super::control_group::routes())
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "the daemon knows no such verb", None) })
         .layer(DefaultBodyLimit::max(REQUEST_MAX_BYTES))
         .with_state(domain)
@@ -283,14 +284,14 @@ fn verify_store(domain: &Domain, tell: &mpsc::Sender<VerifyLine>) -> VerifyLine 
 }
 
 async fn peers(State(domain): State<Arc<Domain>>) -> Response {
-    Json(snapshot::peers(&domain)).into_response()
+    Json(snapshot::named_peers(&domain)).into_response()
 }
 
 async fn dial(State(domain): State<Arc<Domain>>, Json(request): Json<DialRequest>) -> Response {
     match request.address.parse() {
         Ok(address) => {
             domain.swarm.dial(address);
-            Json(snapshot::peers(&domain)).into_response()
+            Json(snapshot::named_peers(&domain)).into_response()
         }
         Err(error) => refusal(
             StatusCode::BAD_REQUEST,

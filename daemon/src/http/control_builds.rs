@@ -1,21 +1,19 @@
-//! The verbs of builds on the control socket: build, jobs, cancel, trust, challenge, show.
+//! The verbs of builds on the control socket: build, jobs, cancel, challenge, show.
 
 use super::control::{TARGETS_MAX, lines, refusal};
 use super::jobs;
-use crate::api_builds::{
-    BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile, TrustedKey,
-};
+use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile};
 use crate::blocking;
 use crate::builds::jobs::Entry;
+use crate::builds::offload::On;
 use crate::builds::plan::PlanError;
-use crate::builds::trust::TrustError;
 use crate::builds::{RequestError, challenge};
 use crate::domain::Domain;
 use crate::targets;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -35,8 +33,6 @@ pub(super) fn router() -> Router<Arc<Domain>> {
         .route("/v1/jobs/{id}", get(jobs::one))
         .route("/v1/jobs/{id}/log", get(jobs::log))
         .route("/v1/jobs/{id}/cancel", post(cancel))
-        .route("/v1/trust", get(trusted).post(trust))
-        .route("/v1/trust/{key}", delete(distrust))
         .route("/v1/challenge", post(challenge_one))
         .route("/v1/show", get(show))
 }
@@ -67,13 +63,22 @@ async fn request_build(
     request: BuildRequest,
     tell: &mpsc::Sender<BuildLine>,
 ) -> Result<(), mpsc::error::SendError<BuildLine>> {
+    let on = match On::find(domain, request.on.as_deref()) {
+        Ok(on) => on,
+        Err(error) => {
+            let hint = Some("`--on` takes `local`, `any`, or a member's name or peer id".to_owned());
+            return tell
+                .send(BuildLine::Refused { error: error.to_string(), hint, said: String::new(), no: false })
+                .await;
+        }
+    };
     if request.pretend {
-        return match domain.builds.pretend(domain, &request.atoms, &request.options, request.rebuild).await {
+        return match domain.builds.pretend(domain, &request, on).await {
             Ok(packages) => tell.send(BuildLine::Planned { packages }).await,
             Err(error) => tell.send(refused(&error)).await,
         };
     }
-    let taken = match domain.builds.request(domain, &request.atoms, &request.options, request.rebuild).await {
+    let taken = match domain.builds.request(domain, &request, on).await {
         Ok(taken) => taken,
         Err(error) => return tell.send(refused(&error)).await,
     };
@@ -81,17 +86,18 @@ async fn request_build(
     tell.send(BuildLine::Planned { packages: taken.planned }).await?;
     let follow = taken.jobs.iter().map(|entry| follow(entry, tell)).collect::<futures::stream::FuturesUnordered<_>>();
     let ends: Vec<Result<Job, _>> = follow.collect().await;
-    let (mut substituted, mut built, mut failed, mut had) = (0, 0, 0, have);
+    let (mut substituted, mut offloaded, mut built, mut failed, mut had) = (0, 0, 0, 0, have);
     for end in ends {
         let job = end?;
         match (job.state, job.source.as_deref()) {
             (JobState::Done, Some("substitute")) => substituted += 1,
+            (JobState::Done, Some("offload")) => offloaded += 1,
             (JobState::Done, Some(_)) => built += 1,
             (JobState::Done, None) => had += 1,
             _ => failed += 1,
         }
     }
-    tell.send(BuildLine::Done { have: had, substituted, built, failed }).await
+    tell.send(BuildLine::Done { have: had, substituted, offloaded, built, failed }).await
 }
 
 /// Tells every change of one job until it ends.
@@ -146,37 +152,6 @@ async fn cancel(State(domain): State<Arc<Domain>>, Path(id): Path<u64>) -> Respo
     }
 }
 
-async fn trusted(State(domain): State<Arc<Domain>>) -> Response {
-    Json(domain.builds.trust.list()).into_response()
-}
-
-async fn trust(State(domain): State<Arc<Domain>>, Json(key): Json<TrustedKey>) -> Response {
-    let keeping = Arc::clone(&domain);
-    match blocking::run(move || keeping.builds.trust.set(&key.key, &key.packages)).await {
-        Ok(()) => Json(domain.builds.trust.list()).into_response(),
-        Err(error) => untrusted(&error),
-    }
-}
-
-async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) -> Response {
-    let (keeping, named) = (Arc::clone(&domain), key.clone());
-    match blocking::run(move || keeping.builds.trust.remove(&named)).await {
-        Ok(true) => Json(domain.builds.trust.list()).into_response(),
-        Ok(false) => refusal(StatusCode::NOT_FOUND, format!("{key} is not trusted"), Some("peer trust list")),
-        Err(error) => untrusted(&error),
-    }
-}
-
-fn untrusted(error: &TrustError) -> Response {
-    let status = match error {
-        TrustError::Key { .. } | TrustError::Packages { .. } | TrustError::Nothing | TrustError::TooMany { .. } => {
-            StatusCode::BAD_REQUEST
-        }
-        TrustError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    refusal(status, crate::builds::with_causes(error), None)
-}
-
 async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<ChallengeRequest>) -> Response {
     if !is_word(&request.atom) {
         return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom", request.atom), None);
@@ -199,11 +174,7 @@ async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>)
         Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom: {error}", query.atom), None),
     };
     let answer = blocking::run(move || {
-        let mut binpkgs = jobs::binpkgs(&domain);
-        binpkgs.retain(|shown| {
-            shown.cpv.parse().is_ok_and(|cpv| atom.matches(&cpv, Some(&shown.slot)))
-                && atom.repo.as_ref().is_none_or(|repo| repo.as_str() == shown.repo)
-        });
+        let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();
         let named = targets::resolve(&domain, &query.atom).unwrap_or_default();
         let distfiles = named.into_iter().map(|target| ShownDistfile {
             held: domain.store.contains(&target.wanted.digest),

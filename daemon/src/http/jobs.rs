@@ -1,7 +1,8 @@
 //! Reads about builds, the same on the control socket and on loopback: jobs, their logs, the binary packages.
 
 use super::control::refusal;
-use crate::api_builds::{Binpkg, JobsAnswer};
+use crate::api_builds::{Binpkg, BinpkgReject, JobsAnswer};
+use crate::binhost::{Instance, Reject};
 use crate::blocking;
 use crate::builds::jobs::Entry;
 use crate::domain::Domain;
@@ -110,26 +111,32 @@ pub(super) async fn binpkgs_list(State(domain): State<Arc<Domain>>) -> Json<Vec<
 
 /// The binary packages of the binhost, newest first. Blocking.
 pub(crate) fn binpkgs(domain: &Domain) -> Vec<Binpkg> {
-    let mut rows = domain.binhost.rows();
-    rows.retain(|row| domain.store.contains(&row.digest));
-    rows.sort_by_key(|row| std::cmp::Reverse(row.added_at));
-    let shown = rows.into_iter().map(|row| {
-        let text = |key: &str| row.entry.get(key).unwrap_or_default().to_owned();
-        Binpkg {
-            cpv: row.entry.cpv().to_string(),
-            repo: text("REPO"),
-            slot: row.entry.get("SLOT").unwrap_or("0").to_owned(),
-            build_id: row.entry.get("BUILD_ID").and_then(|id| id.parse().ok()),
-            use_flags: on(&text("USE"), &text("IUSE")),
-            size: row.size,
-            digest: row.digest.to_string(),
-            fingerprint: row.fingerprint.to_string(),
-            image: row.image.to_string(),
-            builder: row.builder().map(|peer| peer.to_string()),
-            added_at: row.added_at,
-        }
-    });
-    shown.collect()
+    domain.binhost.all_instances().iter().map(shown).collect()
+}
+
+/// One of them.
+pub(crate) fn shown(instance: &Instance) -> Binpkg {
+    let row = &instance.row;
+    let text = |key: &str| row.entry.get(key).unwrap_or_default().to_owned();
+    Binpkg {
+        cpv: row.entry.cpv().to_string(),
+        repo: text("REPO"),
+        slot: row.entry.get("SLOT").unwrap_or("0").to_owned(),
+        build_id: row.entry.get("BUILD_ID").and_then(|id| id.parse().ok()),
+        use_flags: on(&text("USE"), &text("IUSE")),
+        size: row.size,
+        digest: row.digest.to_string(),
+        fingerprint: row.fingerprint.to_string(),
+        image: row.image.to_string(),
+        builder: row.builder().map(|peer| peer.to_string()),
+        added_at: row.added_at,
+        usable: instance.rejects.is_empty(),
+        rejects: instance.rejects.iter().map(reject).collect(),
+    }
+}
+
+fn reject(reject: &Reject) -> BinpkgReject {
+    BinpkgReject { kind: reject.kind.word().to_owned(), text: reject.text.clone() }
 }
 
 /// The flags of IUSE that are on.

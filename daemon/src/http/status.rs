@@ -213,6 +213,8 @@ mod tests {
             given_bytes: 0,
             received_bytes: 0,
             blamed: 0,
+            name: Some(evil()),
+            role: Some(evil()),
         });
         let lost = Job { reason: Some(evil()), builder: Some(evil()), phase: evil(), ..job(7, JobState::Failed) };
         let binpkgs = [Binpkg { cpv: evil(), use_flags: vec![evil()], builder: Some(evil()), ..binpkg(1) }];
@@ -253,6 +255,9 @@ mod tests {
             reason: None,
             source: None,
             builder: None,
+            on: None,
+            client: None,
+            tried: Vec::new(),
             attempt: 1,
             created_at: 1_000,
             started_at: Some(1_010),
@@ -281,6 +286,8 @@ mod tests {
             image: String::new(),
             builder: None,
             added_at: 1_000 + number,
+            usable: true,
+            rejects: Vec::new(),
         }
     }
 }

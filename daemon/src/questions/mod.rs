@@ -19,6 +19,6 @@ use crate::swarm::PeerId;
 
 /// What a node is called.
 #[must_use]
-pub fn name_of(_domain: &Domain, peer: &PeerId) -> String {
-    peer.to_string()
+pub fn name_of(domain: &Domain, peer: &PeerId) -> String {
+    domain.groups.name(peer)
 }

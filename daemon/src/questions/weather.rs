@@ -9,6 +9,7 @@ use crate::api_questions::{Outlook, WeatherAnswer, WeatherPackage, WeatherTotals
 use crate::blocking;
 use crate::builds::plan::{Plan, Planned};
 use crate::builds::{Foreseen, RequestError, substitute};
+use crate::config_build::OnMiss;
 use crate::domain::Domain;
 use crate::swarm::PeerId;
 use futures::StreamExt as _;
@@ -55,7 +56,7 @@ pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>) -> WeatherAnswer {
     let rows: Vec<_> = rows.map(|(foreseen, planned)| of_one(domain, &sky, foreseen, planned)).collect();
     let packages: Vec<WeatherPackage> =
         futures::stream::iter(rows).buffered(LOOK_WIDTH).map(|(package, _)| package).collect().await;
-    let totals = totals(&packages);
+    let totals = totals(&packages, domain.config.build.on_miss);
     WeatherAnswer { packages, totals }
 }
 
@@ -94,6 +95,7 @@ pub(super) async fn of_one(
         Fate::Have => Outlook::Have,
         Fate::Substitute => Outlook::Substitute,
         Fate::Build if planned.hopeless.is_some() => Outlook::Impossible,
+        Fate::Offload => Outlook::Offload,
         Fate::Build => Outlook::Build,
     };
     let missed = matches!(state, Outlook::Build | Outlook::Offload);
@@ -156,7 +158,7 @@ async fn away_bytes(domain: &Arc<Domain>, planned: &Planned) -> u64 {
     .await
 }
 
-fn totals(packages: &[WeatherPackage]) -> WeatherTotals {
+fn totals(packages: &[WeatherPackage], on_miss: OnMiss) -> WeatherTotals {
     let mut totals = WeatherTotals::default();
     for package in packages {
         let count = match package.state {
@@ -167,6 +169,11 @@ fn totals(packages: &[WeatherPackage]) -> WeatherTotals {
             Outlook::Impossible => &mut totals.impossible,
         };
         *count += 1;
+        totals.ahead += u64::from(match package.state {
+            Outlook::Substitute | Outlook::Offload => true,
+            Outlook::Build => on_miss == OnMiss::Sandbox,
+            Outlook::Have | Outlook::Impossible => false,
+        });
         totals.bytes = totals.bytes.saturating_add(package.bytes);
         if matches!(package.state, Outlook::Build | Outlook::Offload) {
             totals.build_s = totals.build_s.saturating_add(package.build_s.unwrap_or(0));
@@ -192,14 +199,16 @@ mod tests {
             kind: None,
             cause: None,
         };
-        let totals = totals(&[
+        let packages = [
             package(Outlook::Have, 0, None),
             package(Outlook::Substitute, 5, None),
             package(Outlook::Build, 7, Some(60)),
             package(Outlook::Build, 1, None),
             package(Outlook::Offload, 2, Some(3)),
             package(Outlook::Impossible, 0, None),
-        ]);
+        ];
+        assert_eq!(super::totals(&packages, OnMiss::Sandbox).ahead, 4);
+        let totals = super::totals(&packages, OnMiss::Emerge);
         assert_eq!(
             totals,
             WeatherTotals {
@@ -208,6 +217,7 @@ mod tests {
                 offload: 1,
                 build: 2,
                 impossible: 1,
+                ahead: 2,
                 bytes: 15,
                 build_s: 63,
                 unknown_times: 1

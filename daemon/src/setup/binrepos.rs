@@ -1,7 +1,7 @@
 //! binrepos.conf (portage(5)): this node's binhost, as a section of its own in a file of its own.
 
 use super::block::Place;
-use super::{Edit, Portage, SetupError, Wanted, mirror_url};
+use super::{Edit, Portage, SetupError, Wanted, files, mirror_url};
 use std::net::SocketAddr;
 
 /// The file or directory below `etc/portage`.
@@ -40,6 +40,18 @@ pub fn plan_binhost(portage: &Portage, url: &str) -> Result<Vec<Edit>, SetupErro
         as_directory: true,
     };
     wanted.plan(&portage.dir().join(NAME))
+}
+
+/// Whether Portage's binrepos.conf names this binhost.
+///
+/// # Errors
+/// When the configuration cannot be read.
+pub fn names_binhost(portage: &Portage, url: &str) -> Result<bool, SetupError> {
+    let is_ours = |line: &str| {
+        let said = line.trim().split_once(['=', ':']);
+        said.is_some_and(|(key, value)| key.trim() == "sync-uri" && value.trim().trim_end_matches('/') == url)
+    };
+    Ok(files(&portage.dir().join(NAME))?.iter().any(|(_, text)| text.lines().any(is_ours)))
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ mod config;
 #[cfg(test)]
 mod conformance;
 mod dht;
+mod dialogue;
 mod event_loop;
 mod gate;
 mod group;
@@ -55,6 +56,7 @@ pub mod wire;
 
 pub use body::{Body, BodyError, OpenError};
 pub use config::Config;
+pub use dialogue::{Dialogue, FRAME_BYTES_MAX};
 pub use event_loop::StartSwarmError;
 pub use identity::{Identity, IdentityError};
 pub use libp2p::{Multiaddr, PeerId};
@@ -103,6 +105,11 @@ pub trait Holdings: Send + Sync + 'static {
 
     /// All that may be announced now, blobs and fingerprints; asked once, at the start. Changes come by [`Swarm::announce`] and [`Swarm::withdraw`].
     fn announced(&self) -> Vec<Digest>;
+
+    /// A peer began a dialogue; nobody hears it unless somebody does here. The peer may be any that is connected.
+    fn converse(&self, _peer: PeerId, _dialogue: Dialogue) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Whether the peer's user enrolled it: it is served as a listed peer is. Called from async code: looks at memory only.
     fn is_member(&self, _peer: &PeerId) -> bool {
@@ -259,6 +266,16 @@ impl Swarm {
             return Err(OpenError::Unreachable { peer, source });
         }
         group::ask_peer(&self.state, peer, addresses, &wire::GroupRequest { topic, question }, deadline).await
+    }
+
+    /// Begins a dialogue with a peer, within the deadline, and dials it when need be.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When the peer is banned, not reached in time, or does not speak this protocol.
+    pub async fn converse(&self, peer: PeerId, deadline: Duration) -> Result<Dialogue, OpenError> {
+        dialogue::begin(&self.state, peer, deadline).await
     }
 
     /// Where a connected peer says it listens, as far as that makes sense from here.

@@ -24,6 +24,8 @@ const HAVE_STREAMS_MAX: u32 = 2;
 const ADVERTS_PER_MINUTE_MAX: u32 = 32;
 /// The longest agent text kept, in characters.
 const AGENT_LENGTH_MAX: usize = 64;
+/// Dialogues that one peer may have begun: each is a build that it gave, and most of them wait.
+const DIALOGUES_PER_PEER_MAX: usize = 32;
 
 /// A connected peer, for people and the status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,7 @@ struct Peer {
     blob_places: Arc<Semaphore>,
     claim_places: Arc<Semaphore>,
     group_places: Arc<Semaphore>,
+    build_places: Arc<Semaphore>,
     adverts: u32,
     adverts_since: Instant,
 }
@@ -183,6 +186,16 @@ impl State {
             Protocol::Group => {
                 self.tasks().spawn("swarm group", super::asking::serve::<GroupRequest>(state, peer, pipe));
             }
+            Protocol::Build => match state.places(&peer, protocol).map(Semaphore::try_acquire_owned) {
+                Some(Ok(place)) => {
+                    let heard = state.holdings().converse(peer, super::Dialogue::new(pipe));
+                    self.tasks().spawn("swarm dialogue", async move {
+                        heard.await;
+                        drop(place);
+                    });
+                }
+                _ => tracing::debug!(%peer, "too many dialogues"),
+            },
             Protocol::Advert => self.tasks().spawn("swarm advert", super::announce::receive(state, peer, pipe)),
             Protocol::Have => {
                 // Who tells is told, but only a peer we would also give blobs to: what this machine holds is nobody else's
@@ -213,6 +226,7 @@ impl State {
             Protocol::Blob => Some(Arc::clone(&known.blob_places)),
             Protocol::Claims => Some(Arc::clone(&known.claim_places)),
             Protocol::Group => Some(Arc::clone(&known.group_places)),
+            Protocol::Build => Some(Arc::clone(&known.build_places)),
             Protocol::Have | Protocol::Advert => None,
         }
     }
@@ -382,6 +396,7 @@ impl Peer {
             blob_places: Arc::new(Semaphore::new(config.blob_streams_per_peer_max)),
             claim_places: Arc::new(Semaphore::new(config.claim_streams_per_peer_max)),
             group_places: Arc::new(Semaphore::new(config.group_streams_per_peer_max)),
+            build_places: Arc::new(Semaphore::new(DIALOGUES_PER_PEER_MAX)),
             adverts: 0,
             adverts_since: now,
         }

@@ -35,6 +35,8 @@ pub(super) enum Protocol {
     Claims,
     /// What a group asks, by request and answer.
     Group,
+    /// Builds given to another machine: a dialogue.
+    Build,
     /// What the opener holds.
     Have,
     /// Records for the DHT.

@@ -35,13 +35,14 @@ const NEGOTIATING_MAX: usize = 16;
 const NEGOTIATION_MAX: Duration = Duration::from_secs(10);
 
 impl Protocol {
-    const ALL: [Self; 5] = [Self::Blob, Self::Claims, Self::Group, Self::Have, Self::Advert];
+    const ALL: [Self; 6] = [Self::Blob, Self::Claims, Self::Group, Self::Build, Self::Have, Self::Advert];
 
     fn name(self) -> StreamProtocol {
         match self {
             Self::Blob => StreamProtocol::new("/peerage/blob/1"),
             Self::Claims => StreamProtocol::new("/peerage/claims/1"),
             Self::Group => StreamProtocol::new("/peerage/group/1"),
+            Self::Build => StreamProtocol::new("/peerage/build/1"),
             Self::Have => StreamProtocol::new("/peerage/have/1"),
             Self::Advert => StreamProtocol::new("/peerage/advert/1"),
         }

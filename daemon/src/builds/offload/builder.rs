@@ -1,0 +1,352 @@
+//! The builder's end: a client's offer is looked at, refused with the reason or made in the sandbox with the client's
+//! domain, and told of until it ends. The job goes on when the client is lost, and who asks again gets what came of it.
+
+use super::transfer::{TransferError, fetch_domain};
+use super::wire::{Code, LOG_BYTES_MAX, Offer, Said as _, ToBuilder, ToClient, VERSION};
+use super::{HEARTBEAT, SILENCE_MAX};
+use crate::api_builds::{Job, JobState};
+use crate::binhost::Origin;
+use crate::blocking;
+use crate::builds::foreign::{Foreign, ForeignError};
+use crate::builds::inside::Inside;
+use crate::builds::jobs::Entry;
+use crate::builds::local::LIMITS_HINT;
+use crate::builds::plan::{self, PlanError, Planned};
+use crate::builds::{publish, with_causes, work};
+use crate::domain::Domain;
+use crate::group::Role;
+use crate::swarm::{Dialogue, PeerId};
+use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tree::cpv::Cpv;
+use tree::digest::Digest;
+use tree::name::RepoName;
+
+/// How often a log that grows is looked at.
+const LOG_PERIOD: Duration = Duration::from_millis(500);
+
+/// What an offer came to.
+enum Taken {
+    /// It was made before.
+    Made(Vec<u8>),
+    Job(Arc<Entry>),
+}
+
+/// Hears one client to its end.
+pub(crate) async fn serve(domain: Arc<Domain>, client: PeerId, dialogue: Dialogue) {
+    let mut line = Line { dialogue, ticks: ticks(HEARTBEAT), heard: Instant::now() };
+    let Some(offer) = line.offer().await else { return };
+    let Ok(digest) = <[u8; 64]>::try_from(offer.fingerprint.as_slice()) else { return };
+    let fingerprint = Digest::from_bytes(digest);
+    tracing::debug!(%client, cpv = offer.cpv, fingerprint = ?fingerprint, "offered a build");
+    let taken = line.while_alive(take(&domain, client, &offer, fingerprint)).await;
+    let last = match taken {
+        None => return,
+        Some(Err(refused)) => Some(refused),
+        Some(Ok(Taken::Made(claim))) => Some(ToClient::Done { claim: ByteBuf::from(claim) }),
+        Some(Ok(Taken::Job(entry))) => line.follow(&domain, client, fingerprint, &entry).await,
+    };
+    if let Some(last) = last {
+        tracing::debug!(%client, cpv = offer.cpv, ?last, "a build for another machine ended");
+        // A client that is gone asks again.
+        let _gone = line.dialogue.say(last.encode()).await;
+        line.dialogue.end().await;
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// A dialogue with what keeps it alive.
+struct Line {
+    dialogue: Dialogue,
+    ticks: Interval,
+    heard: Instant,
+}
+
+/// What a client wants besides going on.
+enum Word {
+    Nothing,
+    Cancel,
+    Gone,
+}
+
+impl Line {
+    async fn offer(&mut self) -> Option<Box<Offer>> {
+        let first = tokio::time::timeout(SILENCE_MAX, self.dialogue.hear()).await.ok()??.ok()?;
+        match ToBuilder::decode(&first) {
+            Ok(ToBuilder::Offer(offer)) if offer.v == VERSION => Some(offer),
+            other => {
+                tracing::debug!(?other, "a dialogue about builds began with no offer");
+                None
+            }
+        }
+    }
+
+    /// Waits for the client's next word, or for the next sign of life to be given.
+    async fn attend(&mut self) -> Word {
+        tokio::select! {
+            heard = self.dialogue.hear() => match heard.map(|frame| frame.map(|frame| ToBuilder::decode(&frame))) {
+                Some(Ok(Ok(ToBuilder::Alive {}))) => {
+                    self.heard = Instant::now();
+                    Word::Nothing
+                }
+                Some(Ok(Ok(ToBuilder::Cancel {}))) => Word::Cancel,
+                _ => Word::Gone,
+            },
+            _ = self.ticks.tick() => {
+                let silent = self.heard.elapsed() > SILENCE_MAX;
+                if silent || self.dialogue.say(ToClient::Alive {}.encode()).await.is_err() { Word::Gone } else { Word::Nothing }
+            }
+        }
+    }
+
+    /// Does something while the client is told that this machine is alive; None when the client left.
+    async fn while_alive<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Some(done),
+                word = self.attend() => if !matches!(word, Word::Nothing) {
+                    return None;
+                },
+            }
+        }
+    }
+
+    /// Tells how a job goes on; the last message, or None when the client left before.
+    async fn follow(
+        &mut self,
+        domain: &Arc<Domain>,
+        client: PeerId,
+        fingerprint: Digest,
+        entry: &Arc<Entry>,
+    ) -> Option<ToClient> {
+        self.dialogue.say(ToClient::Accepted { job: entry.id() }.encode()).await.ok()?;
+        let mut watched = entry.watch();
+        let mut looks = ticks(LOG_PERIOD);
+        let (mut told, mut at) = (None, 0);
+        loop {
+            let job = watched.borrow_and_update().clone();
+            let now = (job.phase.clone(), job.reason.clone());
+            let log = read_log(&job, at).await;
+            if !log.is_empty() || told.as_ref() != Some(&now) {
+                at += log.len() as u64;
+                let full = log.len() == LOG_BYTES_MAX;
+                let event =
+                    ToClient::Event { phase: Some(now.0.clone()), reason: now.1.clone(), log: ByteBuf::from(log) };
+                self.dialogue.say(event.encode()).await.ok()?;
+                told = Some(now);
+                if full {
+                    continue;
+                }
+            }
+            if job.state.is_final() {
+                return Some(ended(domain, client, fingerprint, job).await);
+            }
+            tokio::select! {
+                _changed = watched.changed() => {}
+                _ = looks.tick() => {}
+                word = self.attend() => match word {
+                    Word::Nothing => {}
+                    Word::Gone => return None,
+                    Word::Cancel => {
+                        if domain.builds.offload.leaves(&fingerprint, &client) && entry.now().client.is_some() {
+                            entry.cancel();
+                        }
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+}
+
+async fn read_log(job: &Job, from: u64) -> Vec<u8> {
+    let path = PathBuf::from(&job.log_path);
+    blocking::run(move || {
+        let read = || {
+            let mut file = std::fs::File::open(&path)?;
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(LOG_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+            std::io::Result::Ok(bytes)
+        };
+        // There is no log before the build begins.
+        read().unwrap_or_default()
+    })
+    .await
+}
+
+async fn ended(domain: &Arc<Domain>, client: PeerId, fingerprint: Digest, job: Job) -> ToClient {
+    match job.state {
+        JobState::Done => match made(domain, client, fingerprint).await {
+            Some(claim) => ToClient::Done { claim: ByteBuf::from(claim) },
+            None => ToClient::failed("publish", "the package was made and is not here any more", &[], false),
+        },
+        JobState::Cancelled => ToClient::failed(&job.phase, "its user there cancelled it", &[], false),
+        JobState::Failed | JobState::Queued | JobState::Running => {
+            let reason = job.reason.as_deref().unwrap_or("no reason is known");
+            let ebuild = is_ebuilds(&job.phase) && !job.log_tail.is_empty() && !reason.contains(LIMITS_HINT);
+            ToClient::failed(&job.phase, reason, &job.log_tail, ebuild)
+        }
+    }
+}
+
+/// Whether the phase is one in which the ebuild itself runs.
+fn is_ebuilds(phase: &str) -> bool {
+    ["setup", "unpack", "prepare", "configure", "compile", "test", "install"].contains(&phase)
+}
+
+/// The claim on a package that this machine built itself, and the package given to the client.
+async fn made(domain: &Arc<Domain>, client: PeerId, fingerprint: Digest) -> Option<Vec<u8>> {
+    let looking = Arc::clone(domain);
+    blocking::run(move || {
+        let rows = looking.binhost.of_recipe(&fingerprint);
+        let row = rows.iter().find(|row| row.origin == Origin::Built && looking.store.contains(&row.digest))?;
+        let claim = publish::claim_of(&looking.builds.identity, row)?;
+        looking.announcer.shared().offer(row.digest, client);
+        Some(claim.as_bytes().to_vec())
+    })
+    .await
+}
+
+/// Looks at an offer, cheapest questions first; nothing of the client's is fetched before it may have what it wants.
+async fn take(domain: &Arc<Domain>, client: PeerId, offer: &Offer, fingerprint: Digest) -> Result<Taken, ToClient> {
+    let offload = &domain.builds.offload;
+    if domain.groups.role(&client).is_none_or(|role| role < Role::Build) {
+        let why = "this machine gives no builds here: its role is less than `build`";
+        return Err(ToClient::refused(Code::Role, why));
+    }
+    if let Some(claim) = made(domain, client, fingerprint).await {
+        return Ok(Taken::Made(claim));
+    }
+    if !offload.welcome(&fingerprint, client) {
+        let why = if domain.config.offload.jobs_max == 0 {
+            "it builds for nobody: offload.jobs_max is 0 there".to_owned()
+        } else {
+            format!("{} builds for others run or wait there already", offload.guests())
+        };
+        return Err(ToClient::refused(Code::Busy, &why));
+    }
+    if let Some(entry) = domain.builds.jobs.open_of(&fingerprint) {
+        settle(domain, &entry, fingerprint);
+        return Ok(Taken::Job(entry));
+    }
+    let begun = begin(domain, client, offer, fingerprint).await;
+    match &begun {
+        Ok(entry) => settle(domain, entry, fingerprint),
+        Err(_) => offload.farewell(&fingerprint),
+    }
+    begun.map(Taken::Job)
+}
+
+/// Lets go of the place in the queue when the job ended, whoever listens by then.
+fn settle(domain: &Arc<Domain>, entry: &Arc<Entry>, fingerprint: Digest) {
+    let (domain, entry) = (Arc::clone(domain), Arc::clone(entry));
+    let tasks = domain.tasks.clone();
+    tasks.spawn("guest", async move {
+        entry.end().await;
+        domain.builds.offload.farewell(&fingerprint);
+    });
+}
+
+async fn begin(
+    domain: &Arc<Domain>,
+    client: PeerId,
+    offer: &Offer,
+    fingerprint: Digest,
+) -> Result<Arc<Entry>, ToClient> {
+    let domain_error = |why: &str| ToClient::refused(Code::Domain, why);
+    let named = (offer.cpv.parse::<Cpv>(), offer.repo.parse::<RepoName>());
+    let (Ok(cpv), Ok(repo)) = named else { return Err(domain_error("the offer names no package")) };
+    if Digest::of(offer.recipe.as_bytes()) != fingerprint {
+        return Err(domain_error("the recipe of the offer is not that of its fingerprint"));
+    }
+    let foreign = foreign(domain, client, offer).await?;
+    let inside = Inside::of_foreign(&domain.config, &foreign, domain.builds.path.clone());
+    let sandbox = domain.builds.sandbox().map_err(|error| ToClient::refused(Code::Hopeless, &error.to_string()))?;
+    let atom = format!("={cpv}::{repo}");
+    let plan = plan::plan_foreign(&sandbox, &inside, foreign, &[atom]).await.map_err(|error| unplanned(&error))?;
+    let index = plan.packages.iter().position(|package| package.cpv == cpv && package.asked);
+    let Some((index, planned)) = index.and_then(|index| Some((index, plan.packages.get(index)?))) else {
+        return Err(ToClient::refused(Code::Differs, "with this configuration nothing is to be built there"));
+    };
+    if planned.recipe.fingerprint() != fingerprint {
+        return Err(differs(offer, planned));
+    }
+    if let Some(why) = &planned.hopeless {
+        return Err(ToClient::refused(Code::Hopeless, why));
+    }
+    let plan = Arc::new(plan);
+    let entry = work::begin(domain, &plan, index, false, super::On::Local).await;
+    let entry = entry.map_err(|error| ToClient::refused(Code::Busy, &with_causes(&error)))?;
+    entry.ok_or_else(|| ToClient::refused(Code::Hopeless, "there is no such package in the plan"))
+}
+
+/// The client's domain on this machine.
+async fn foreign(domain: &Arc<Domain>, client: PeerId, offer: &Offer) -> Result<Arc<Foreign>, ToClient> {
+    let Ok(digest) = <[u8; 64]>::try_from(offer.domain.as_slice()).map(Digest::from_bytes) else {
+        return Err(ToClient::refused(Code::Domain, "the offer names no domain"));
+    };
+    if let Some(foreign) = domain.builds.offload.foreigners.get(&digest, &client) {
+        return Ok(foreign);
+    }
+    let fetched = fetch_domain(domain, client, digest, offer.domain_size).await;
+    let (record, files) =
+        fetched.map_err(|error: TransferError| ToClient::refused(Code::Domain, &with_causes(&error)))?;
+    let laying = Arc::clone(domain);
+    let laid_out = blocking::run(move || {
+        let here: BTreeMap<String, PathBuf> = laying
+            .repositories
+            .list()
+            .iter()
+            .map(|repo| (repo.name.clone(), crate::builds::inside::absolute(repo.path.as_ref())))
+            .collect();
+        let foreigners = &laying.builds.offload.foreigners;
+        foreigners.lay_out(digest, client, &record, &here, |digest| files.get(digest).cloned())
+    });
+    laid_out.await.map_err(|error| {
+        let code = match &error {
+            ForeignError::Repository { .. } => Code::Repository,
+            ForeignError::Profile { .. } => Code::Profile,
+            ForeignError::Content { .. } | ForeignError::Missing { .. } | ForeignError::Path { .. } => Code::Domain,
+        };
+        ToClient::refused(code, &with_causes(&error))
+    })
+}
+
+fn unplanned(error: &PlanError) -> ToClient {
+    let mut refused = ToClient::refused(Code::Differs, &with_causes(error));
+    if let (ToClient::Refused { lines, .. }, PlanError::Refused { said, .. }) = (&mut refused, error) {
+        let said: Vec<String> = said.lines().map(str::to_owned).collect();
+        *lines = super::wire::cut_lines(&said);
+    }
+    refused
+}
+
+/// What the two recipes do not have in common: `-` is the client's, `+` this machine's.
+fn differs(offer: &Offer, planned: &Planned) -> ToClient {
+    let (theirs, ours): (Vec<&str>, Vec<&str>) =
+        (offer.recipe.lines().collect(), planned.recipe.text().lines().collect());
+    let only = |one: &[&str], other: &[&str], sign: &str| -> Vec<String> {
+        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
+    };
+    let lines = [only(&theirs, &ours, "-"), only(&ours, &theirs, "+")].concat();
+    let kinds: std::collections::BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    let reason = format!("it comes to another recipe there: {}", kinds.into_iter().collect::<Vec<_>>().join(", "));
+    let mut refused = ToClient::refused(Code::Differs, &reason);
+    if let ToClient::Refused { lines: of_refusal, .. } = &mut refused {
+        *of_refusal = super::wire::cut_lines(&lines);
+    }
+    refused
+}

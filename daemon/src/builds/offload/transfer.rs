@@ -1,0 +1,160 @@
+//! Blocks of a domain and packages, moved between one client and one builder and nobody else.
+
+use crate::blocking;
+use crate::builds::capture::Captured;
+use crate::builds::claim::SignedClaim;
+use crate::builds::record::{DomainRecord, RECORD_BYTES_MAX};
+use crate::domain::{Domain, held};
+use crate::swarm::{BodyError, OpenError, PeerId};
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Blob, FinishError, IncomingError, Store, Wanted};
+use tree::digest::Digest;
+
+/// A peer begins to send in this time.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// Blocks fetched side by side.
+const WIDTH: usize = 8;
+
+/// Why something did not come from a peer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransferError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("{peer} sends {found} bytes of it, expected {expected}")]
+    Size { peer: PeerId, found: u64, expected: u64 },
+    #[error("{peer} sends other bytes than it should")]
+    Bytes { peer: PeerId },
+    #[error("the store does not take it: {0}")]
+    Incoming(#[from] IncomingError),
+    #[error("the store does not keep it: {0}")]
+    Finish(#[from] FinishError),
+    #[error("{0}")]
+    Record(String),
+}
+
+/// Keeps a captured domain in the store and gives it to one builder, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lent {
+    domain: Arc<Domain>,
+    builder: PeerId,
+    digests: Vec<Digest>,
+}
+
+impl Lent {
+    /// Blocking.
+    pub(super) fn new(domain: &Arc<Domain>, captured: &Captured, builder: PeerId) -> Result<Self, TransferError> {
+        let root = captured.digest();
+        let blocks = captured.files.iter().map(|(digest, bytes)| (digest, bytes.as_slice()));
+        let mut lent = Self { domain: Arc::clone(domain), builder, digests: Vec::new() };
+        for (digest, bytes) in blocks.chain([(&root, captured.record.as_slice())]) {
+            put(&domain.store, digest, bytes)?;
+            domain.announcer.shared().offer(*digest, builder);
+            lent.digests.push(*digest);
+        }
+        Ok(lent)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        for digest in &self.digests {
+            self.domain.announcer.shared().take_back(digest, &self.builder);
+        }
+    }
+}
+
+/// Puts bytes into the store under their digest. Blocking.
+fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), TransferError> {
+    if held(store, digest).is_some() {
+        return Ok(());
+    }
+    let mut incoming = store.incoming_unnamed(digest, Some(bytes.len() as u64))?;
+    if incoming.append(bytes).is_ok() {
+        incoming.finish()?;
+    }
+    Ok(())
+}
+
+/// One block, from the store or from this peer.
+async fn block(domain: &Arc<Domain>, peer: PeerId, digest: Digest, size: u64) -> Result<Vec<u8>, TransferError> {
+    let here = Arc::clone(domain);
+    let found = blocking::run(move || {
+        let blob = held(&here.store, &digest)?;
+        let mut bytes = vec![0; usize::try_from(blob.size()).ok()?];
+        let mut at = 0;
+        while let Some(room) = bytes.get_mut(at..).filter(|room| !room.is_empty()) {
+            match blob.read_at(at as u64, room) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => at += count,
+            }
+        }
+        Some(bytes)
+    });
+    if let Some(bytes) = found.await {
+        return Ok(bytes);
+    }
+    let mut body = domain.swarm.open_within(peer, &digest, 0, FIRST_ANSWER).await?;
+    if body.size() != size {
+        return Err(TransferError::Size { peer, found: body.size(), expected: size });
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    if Digest::of(&bytes) != digest {
+        return Err(TransferError::Bytes { peer });
+    }
+    let (keeping, kept) = (domain.store.clone(), bytes.clone());
+    // Only so that it need not come again.
+    if let Err(error) = blocking::run(move || put(&keeping, &digest, &kept)).await {
+        tracing::debug!(%error, "a block of a domain is not kept");
+    }
+    Ok(bytes)
+}
+
+/// A client's record and the files that it names: what is not here comes from that client.
+pub(super) async fn fetch_domain(
+    domain: &Arc<Domain>,
+    client: PeerId,
+    digest: Digest,
+    size: u64,
+) -> Result<(DomainRecord, BTreeMap<Digest, Vec<u8>>), TransferError> {
+    if size > RECORD_BYTES_MAX as u64 {
+        return Err(TransferError::Record(format!("a domain of {size} bytes, expected at most {RECORD_BYTES_MAX}")));
+    }
+    let record = block(domain, client, digest, size).await?;
+    let record = DomainRecord::decode(&record).map_err(|error| TransferError::Record(error.to_string()))?;
+    let wanted: BTreeMap<Digest, u64> = record.files.values().copied().collect();
+    let fetching: Vec<_> = wanted
+        .into_iter()
+        .map(|(digest, size)| async move { Ok((digest, block(domain, client, digest, size).await?)) })
+        .collect();
+    let files = futures::stream::iter(fetching).buffer_unordered(WIDTH).try_collect::<BTreeMap<_, _>>();
+    let files: Result<_, TransferError> = files.await;
+    Ok((record, files?))
+}
+
+/// The package of a claim from who made it. What had come before it broke off stays for the next attempt.
+pub(super) async fn fetch_package(domain: &Arc<Domain>, claim: &SignedClaim) -> Result<Blob, TransferError> {
+    let (peer, digest, size) = (claim.builder, claim.claim.digest, claim.claim.size);
+    if let Some(blob) = domain.get(digest).await {
+        return Ok(blob);
+    }
+    let store = domain.store.clone();
+    let wanted = Wanted { digest, size: Some(size), sha512: None };
+    let mut incoming = blocking::run(move || store.incoming(&wanted)).await?;
+    let mut body = domain.swarm.open_within(peer, &digest, incoming.len(), FIRST_ANSWER).await?;
+    if body.size() != size {
+        return Err(TransferError::Size { peer, found: body.size(), expected: size });
+    }
+    while let Some(chunk) = body.chunk().await? {
+        let appended = blocking::run(move || incoming.append(&chunk).map(|()| incoming)).await;
+        incoming = appended.map_err(|error| TransferError::Record(error.to_string()))?;
+    }
+    Ok(blocking::run(move || incoming.finish()).await?)
+}
