@@ -315,3 +315,125 @@ pub async fn follow(store: Store, swarm: Swarm, announcer: Arc<Announcer>) {
 
 /// How long one look at the store's feed waits.
 const EVENT_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builds::claim::Claim;
+    use crate::builds::substitute::claim_key;
+    use crate::group::Role;
+    use crate::swarm::Identity;
+    use std::time::Duration;
+    use store::{Options, RowTable, Wanted};
+
+    const PACKAGE: &[u8] = b"a signed package";
+
+    struct Node {
+        _dir: tempfile::TempDir,
+        store: Store,
+        groups: Arc<Groups>,
+        trust: Arc<Trust>,
+        claim: SignedClaim,
+    }
+
+    impl Node {
+        /// A node that built one package.
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path(), Options { free_min_bytes: 0, ..Options::default() }).unwrap();
+            let identity = Identity::generate();
+            let groups = Arc::new(Groups::open(&store, identity.clone()).unwrap());
+            let trust = Arc::new(Trust::open(&store, Arc::clone(&groups)).unwrap());
+            let digest = Digest::of(PACKAGE);
+            let mut incoming = store.incoming(&Wanted { digest, size: None, sha512: None }).unwrap();
+            incoming.append(PACKAGE).unwrap();
+            incoming.finish().unwrap();
+            let claim = Claim {
+                fingerprint: Digest::of(b"recipe"),
+                cpv: "app-misc/one-1.0".parse().unwrap(),
+                repo: "gentoo".to_owned(),
+                slot: "0/0".to_owned(),
+                digest,
+                size: PACKAGE.len() as u64,
+                image: Digest::of(b"image"),
+                made_at: 1,
+            };
+            let claim = claim.sign(&identity);
+            store.put_row(RowTable::Claims, &claim_key(&claim), claim.as_bytes()).unwrap();
+            Self { _dir: dir, store, groups, trust, claim }
+        }
+
+        fn shared(&self, builds: BuildShare) -> Shared {
+            let sharing = Sharing { distfiles: true, builds };
+            Shared::new(&self.store, sharing, Arc::clone(&self.groups), Arc::clone(&self.trust))
+        }
+
+        /// A member with this role.
+        fn member(&self, role: Role) -> PeerId {
+            let peer = Identity::generate().peer_id();
+            let (ticket, _) = self.groups.invite(role, Duration::from_secs(60), None, &[]).unwrap();
+            self.groups.admit(&peer, &ticket.secret, "member").unwrap();
+            peer
+        }
+
+        /// Whether a peer is given the package, and the claim on it.
+        fn gives(&self, shared: &Shared, peer: &PeerId) -> [bool; 2] {
+            let claims = shared.claims(&self.claim.claim.fingerprint, peer);
+            [shared.open(&self.claim.claim.digest, peer).is_some(), claims == [self.claim.as_bytes()]]
+        }
+    }
+
+    #[test]
+    fn packages_are_for_members_and_trusted_keys_and_nobody_hears_of_them() {
+        let node = Node::new();
+        let shared = node.shared(BuildShare::Group);
+        let (member, trusted, stranger) = (node.member(Role::Fetch), Identity::generate().peer_id(), PeerId::random());
+        node.trust.set(&trusted.to_string(), &["app-misc/other".to_owned()]).unwrap();
+        assert_eq!(node.gives(&shared, &member), [true; 2]);
+        assert_eq!(node.gives(&shared, &trusted), [true; 2]);
+        assert_eq!(node.gives(&shared, &stranger), [false; 2]);
+        assert!(shared.announced().is_empty() && !shared.announces(&node.claim.claim.fingerprint));
+        assert!(shared.is_member(&member) && !shared.is_member(&trusted));
+        node.groups.revoke(&member).unwrap();
+        node.groups.block(&trusted).unwrap();
+        assert_eq!(node.gives(&shared, &member), [false; 2]);
+        assert_eq!(node.gives(&shared, &trusted), [false; 2]);
+    }
+
+    #[test]
+    fn the_user_may_give_packages_to_everybody_near_or_to_nobody() {
+        let node = Node::new();
+        let (member, stranger) = (node.member(Role::Sign), PeerId::random());
+        let (lan, none) = (node.shared(BuildShare::Lan), node.shared(BuildShare::None));
+        assert_eq!(node.gives(&lan, &stranger), [true; 2]);
+        assert_eq!(lan.announced().len(), 2, "package and fingerprint");
+        assert_eq!(node.gives(&none, &member), [false; 2]);
+        assert!(none.announced().is_empty());
+    }
+
+    #[test]
+    fn what_is_offered_to_one_peer_is_for_that_peer_until_it_is_taken_back() {
+        let node = Node::new();
+        let shared = node.shared(BuildShare::None);
+        let (one, other, digest) = (PeerId::random(), PeerId::random(), Digest::of(PACKAGE));
+        shared.offer(digest, one);
+        assert!(shared.open(&digest, &one).is_some() && shared.open(&digest, &other).is_none());
+        shared.take_back(&digest, &other);
+        assert!(shared.open(&digest, &one).is_some());
+        shared.take_back(&digest, &one);
+        assert!(shared.open(&digest, &one).is_none());
+    }
+
+    #[tokio::test]
+    async fn queries_are_refused_until_somebody_answers_them() {
+        let node = Node::new();
+        let shared = node.shared(BuildShare::Group);
+        let peer = PeerId::random();
+        assert_eq!(shared.answer(peer, Topic::Query, b"abc".to_vec()).await, None);
+        shared.answer_queries(Box::new(move |from, question| {
+            Box::pin(std::future::ready((from == peer).then_some(question)))
+        }));
+        assert_eq!(shared.answer(peer, Topic::Query, b"abc".to_vec()).await, Some(b"abc".to_vec()));
+        assert_eq!(shared.answer(PeerId::random(), Topic::Query, b"abc".to_vec()).await, None);
+    }
+}

@@ -13,6 +13,9 @@ pub struct WeatherRequest {
     /// How the plan is made.
     #[serde(default)]
     pub options: Vec<PlanOption>,
+    /// Of another member's machine, by its name or key.
+    #[serde(default)]
+    pub domain: Option<String>,
 }
 
 /// What becomes of a package.
@@ -108,6 +111,9 @@ pub struct WeatherAnswer {
     pub packages: Vec<WeatherPackage>,
     /// Their sums.
     pub totals: WeatherTotals,
+    /// Whether there are more packages than are told, as an answer of another machine is bounded.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// `POST /v1/why`: answers with [`QuestionLine`]s.
@@ -201,6 +207,9 @@ pub struct WhyBuilder {
 pub struct SearchRequest {
     /// All of them are in the name or the description, in any case of letters.
     pub words: Vec<String>,
+    /// Only of this member's machine, by its name or key.
+    #[serde(default)]
+    pub domain: Option<String>,
 }
 
 /// A package that was found.

@@ -561,4 +561,25 @@ mod tests {
         let error = load("[mirrors]\nstall_s = 60\n", Overrides::default()).unwrap_err().to_string();
         assert!(error.starts_with("mirrors.stall_s"), "{error}");
     }
+
+    #[test]
+    fn who_gets_packages_is_a_word_and_the_old_yes_and_no_are_refused_with_a_hint() {
+        let share = |text: &str| load(&format!("[build]\nshare = {text}\n"), Overrides::default());
+        assert_eq!(share("\"lan\"").unwrap().0.build.share, BuildShare::Lan);
+        assert_eq!(share("\"none\"").unwrap().0.build.share, BuildShare::None);
+        assert_eq!(load("", Overrides::default()).unwrap().0.build.share, BuildShare::Group);
+        for (old, new) in
+            [("true", "\"lan\" gives"), ("false", "\"none\" gives"), ("\"all\"", "\"group\", \"lan\" or \"none\"")]
+        {
+            let error = share(old).unwrap_err().to_string();
+            assert!(error.contains(new), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_has_a_name_that_is_one() {
+        let name = |text: &str| load(&format!("[node]\nname = {text:?}\n"), Overrides::default());
+        assert_eq!(name("strong.lan").unwrap().0.node_name.as_deref(), Some("strong.lan"));
+        assert!(name("a b").unwrap_err().to_string().starts_with("node.name"));
+    }
 }

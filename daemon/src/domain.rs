@@ -13,7 +13,7 @@ use crate::group::Groups;
 use crate::kept::KeptPaths;
 use crate::openpgp::SigningKey;
 use crate::pins;
-use crate::questions::search::Descriptions;
+use crate::questions::Questions;
 use crate::repositories::{Refreshed, Repositories};
 use crate::sources::Sources;
 use crate::stats::{Source, Stats, now_s};
@@ -65,10 +65,10 @@ pub struct Domain {
     pub binhost: Arc<Binhost>,
     /// What makes them.
     pub builds: Builds,
+    /// What questions keep.
+    pub questions: Questions,
     /// Machines whose users enrolled them.
     pub groups: Arc<Groups>,
-    /// What packages say they are.
-    pub descriptions: Descriptions,
     /// Told when pinned files may be missing.
     pub pins_changed: Notify,
     /// The key binary packages are signed with.
@@ -188,8 +188,8 @@ impl Domain {
             announcer,
             binhost,
             builds,
+            questions: Questions::default(),
             groups,
-            descriptions: Descriptions::default(),
             pins_changed: Notify::new(),
             signing,
             slots,

@@ -12,6 +12,7 @@ use crate::group::{Groups, gossip};
 use crate::http::{control, public, serve_tcp, serve_unix};
 use crate::machine::Machine;
 use crate::portage::Portage;
+use crate::questions::members;
 use crate::repositories::{AskMetadata, Repositories};
 use crate::swarm::{self, Holdings as _, Identity, Swarm};
 use crate::tasks::Tasks;
@@ -142,6 +143,7 @@ pub async fn run(
         tasks,
     };
     let domain = Arc::new(Domain::new(parts));
+    members::answer_members(&domain);
 
     tokio::pin!(shutdown);
     tokio::select! {

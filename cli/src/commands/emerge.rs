@@ -108,7 +108,7 @@ async fn prepare(asked: &Asked, client: &Client, around: &Around, out: &Output) 
 
 async fn make_ready(asked: &Asked, client: &Client, out: &Output) -> Result<(), Failure> {
     let (atoms, options) = (asked.atoms.clone(), asked.options.clone());
-    let request = WeatherRequest { atoms: atoms.clone(), options: options.clone() };
+    let request = WeatherRequest { atoms: atoms.clone(), options: options.clone(), domain: None };
     let answer = tokio::select! {
         biased;
         answer = ask::<WeatherAnswer>("tell the weather", "/v1/weather", &request, client, out) => answer?,

@@ -18,10 +18,13 @@ pub(crate) struct SearchArgs {
     /// All of these are in the name or the description
     #[arg(required = true, value_name = "WORD")]
     words: Vec<String>,
+    /// Only of this machine of the group, by its name or key
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
 }
 
 pub(crate) async fn run(args: &SearchArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    let request = SearchRequest { words: args.words.clone() };
+    let request = SearchRequest { words: args.words.clone(), domain: args.domain.clone() };
     let Some(answer): Option<SearchAnswer> = ask("search", "/v1/search", &request, client, out).await? else {
         return Ok(Exit::No);
     };

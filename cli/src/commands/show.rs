@@ -17,10 +17,14 @@ pub(crate) struct ShowArgs {
     /// Which package: an atom
     #[arg(value_name = "ATOM")]
     atom: String,
+    /// Of another machine of the group, by its name or key
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
 }
 
 pub(crate) async fn run(args: &ShowArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    let path = format!("/v1/show?atom={}", encoded(&args.atom));
+    let of = args.domain.as_ref().map_or_else(String::new, |name| format!("&domain={}", encoded(name)));
+    let path = format!("/v1/show?atom={}{of}", encoded(&args.atom));
     let shown: ShowAnswer = client.get(&format!("show {}", args.atom), &path).await?;
     if out.json() {
         out.object(&shown)?;

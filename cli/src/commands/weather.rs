@@ -28,10 +28,13 @@ pub(crate) struct WeatherArgs {
     /// What to ask about, as emerge takes it: atoms and sets [default: @world]
     #[arg(value_name = "ATOM|@SET")]
     atoms: Vec<String>,
+    /// Of another machine of the group, by its name or key
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
 }
 
 pub(crate) async fn run(args: &WeatherArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
-    let request = request(&args.atoms);
+    let request = WeatherRequest { domain: args.domain.clone(), ..request(&args.atoms) };
     let Some(answer): Option<WeatherAnswer> = ask("tell the weather", "/v1/weather", &request, client, out).await?
     else {
         return Ok(Exit::No);
@@ -41,6 +44,9 @@ pub(crate) async fn run(args: &WeatherArgs, client: &Client, out: &Output) -> Re
         return Ok(Exit::Done);
     }
     aligned(&answer.packages.iter().map(row).collect::<Vec<_>>()).iter().try_for_each(|line| out.fact(line))?;
+    if answer.more {
+        out.say("these are the first packages only; the sum is of all");
+    }
     out.say(&sum(&answer.totals));
     Ok(Exit::Done)
 }
@@ -49,7 +55,7 @@ pub(crate) async fn run(args: &WeatherArgs, client: &Client, out: &Output) -> Re
 fn request(atoms: &[String]) -> WeatherRequest {
     let atoms = if atoms.is_empty() { vec![WORLD.to_owned()] } else { atoms.to_vec() };
     let options = if atoms.iter().any(|atom| atom == WORLD) { PlanOption::UPDATE.to_vec() } else { Vec::new() };
-    WeatherRequest { atoms, options }
+    WeatherRequest { atoms, options, domain: None }
 }
 
 /// Asks what may take minutes. None when the answer is no, which is said; what is wrong with this machine is a failure.

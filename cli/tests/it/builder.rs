@@ -28,6 +28,9 @@ pub(crate) struct Builder {
     pub(crate) repo: Repo,
 }
 
+/// A line of `[build]`: packages are given to strangers nearby too, and announced.
+pub(crate) const LAN: &str = "share = \"lan\"";
+
 /// The private Portage of the tests.
 pub(crate) fn portage() -> PathBuf {
     std::env::var_os("PEERAGE_PORTAGE")
@@ -116,6 +119,13 @@ impl Builder {
     /// Its daemon, with the sources in the store and no way to fetch any.
     pub(crate) fn start(&self) -> TestPeer {
         let peer = self.start_with("").start();
+        self.import(&peer);
+        peer
+    }
+
+    /// As [`Builder::start`], giving its packages to strangers too.
+    pub(crate) fn start_for_everybody(&self) -> TestPeer {
+        let peer = self.start_with(LAN).start();
         self.import(&peer);
         peer
     }

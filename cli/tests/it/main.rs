@@ -18,6 +18,7 @@ mod fault_server;
 mod gentoo;
 mod http;
 mod noise;
+mod offload;
 mod peer;
 mod portage;
 mod upstream;

@@ -78,7 +78,7 @@ fn choice(machine: &Builder, client: &str, package_use: &str, binhost: &str, ato
     let line = said.lines().find(|line| line.starts_with("[ebuild") || line.starts_with("[binary"));
     let line = line.unwrap_or_else(|| panic!("{said}"));
     let (kind, rest) = line.trim_start_matches('[').split_once(']').unwrap();
-    let cpv = rest.trim().split("::").next().unwrap();
+    let cpv = rest.trim().split(':').next().unwrap();
     format!("{} {cpv}", kind.split(' ').next().unwrap())
 }
 

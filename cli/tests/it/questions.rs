@@ -4,7 +4,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::builder::{Builder, jobs, of_cpv};
-use crate::peer::TestPeer;
+use crate::peer::{TestPeer, both};
 
 fn weather(peer: &TestPeer, atoms: &[&str]) -> Value {
     peer.json(&[&["weather"], atoms].concat())
@@ -104,4 +104,48 @@ fn search_finds_names_and_descriptions_and_says_what_is_ready_as_a_binary() {
     assert_eq!(said, "app-misc/one-1.0  main  -       here  A test\ndev-libs/two-1.1  main  binary  here  A test\n");
     let none = peer.verb(&["search", "nothing-of-this-name"]);
     assert_eq!(none.status.code(), Some(1));
+}
+
+/// Lets `node` into the group of `founder`, and waits until both know it.
+fn join(founder: &TestPeer, node: &TestPeer, role: &str, name: &str) {
+    let ticket = founder.does(&["invite", "--role", role, "--name", "strong"]);
+    node.does(&["join", ticket.trim(), "--name", name]);
+}
+
+#[test]
+fn members_answer_for_their_own_machines_as_far_as_their_roles_go() {
+    let dir = tempdir().unwrap();
+    let strong = Builder::new(&dir.path().join("strong")).start();
+    let weak_machine = Builder::new(&dir.path().join("weak"));
+    let weak = weak_machine.start_with("").start();
+    let guest = Builder::new(&dir.path().join("guest")).start_with("").start();
+    strong.does(&["build", "app-misc/one"]);
+    join(&strong, &weak, "build", "weak");
+    join(&strong, &guest, "fetch", "guest");
+
+    let answer = weather(&weak, &["dev-libs/two"]);
+    let two = of_cpv(answer["packages"].as_array().unwrap(), "dev-libs/two-1.0");
+    assert_eq!((&two["state"], &two["from"]), (&"substitute".into(), &serde_json::json!(["strong"])), "{answer}");
+    // What a member has of it tells what is in the way, and how long it takes.
+    weak_machine.etc("package.use", "app-misc/one -color\n");
+    assert_eq!(says(&weak, "app-misc/one-1.0"), three("build", "use", "at strong: it has USE +color"));
+    assert_eq!(weather(&weak, &["app-misc/one"])["totals"]["unknown_times"], 0);
+    let told = weak.json(&["why", "app-misc/one"]);
+    assert_eq!((&told["instances"][0]["at"], &told["builders"][0]["state"]), (&"strong".into(), &"connected".into()));
+
+    let found = weak.json(&["search", "two", "--domain", "strong"]);
+    assert_eq!((&found["rows"][0]["domain"], &found["rows"][0]["binary"]), (&"strong".into(), &true.into()), "{found}");
+    let all = weak.json(&["search", "two"])["rows"].as_array().unwrap().clone();
+    let domains: Vec<&Value> = all.iter().map(|row| &row["domain"]).collect();
+    assert_eq!(domains, [&Value::Null, &"strong".into()], "here, and who has a binary package: {all:?}");
+    let shown = weak.json(&["show", "dev-libs/two", "--domain", "strong"]);
+    assert_eq!(shown["binpkgs"][0]["cpv"], "dev-libs/two-1.0", "{shown}");
+    assert_eq!(weak.json(&["weather", "app-misc/one", "--domain", "strong"])["totals"]["have"], 2);
+
+    let refused = guest.verb(&["weather", "app-misc/one", "--domain", "strong"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(both(&refused).contains("the role fetch may not"), "{}", both(&refused));
+    let nobody = weak.verb(&["show", "dev-libs/two", "--domain", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(1), "{}", both(&nobody));
+    assert!(both(&nobody).contains("no member of a group here is called \"nobody\""), "{}", both(&nobody));
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::builder::{Builder, binpkgs, built_here, came, jobs, of_cpv, package, planned};
+use crate::builder::{Builder, LAN, binpkgs, built_here, came, jobs, of_cpv, package, planned};
 use crate::peer::{TestPeer, both};
 use crate::wait;
 
@@ -18,7 +18,7 @@ const TWO: &str = "dev-libs/two-1.0";
 
 /// A daemon of this machine without any source, which knows these peers, once it is connected to them.
 fn without_sources(machine: &Builder, peers: &[&TestPeer]) -> TestPeer {
-    let start = peers.iter().fold(machine.start_with(""), |start, peer| start.knows(peer));
+    let start = peers.iter().fold(machine.start_with(LAN), |start, peer| start.knows(peer));
     let node = start.start();
     node.wait_for_peers(peers.len() as u64);
     node
@@ -37,7 +37,7 @@ fn taken_from(builder: &TestPeer) -> (Value, Value) {
 fn a_trusted_peers_packages_are_taken_without_building_and_stock_emerge_installs_them_with_this_nodes_own_key() {
     let dir = tempdir().unwrap();
     let at_a = Builder::new(&dir.path().join("a"));
-    let a = at_a.start();
+    let a = at_a.start_for_everybody();
     a.does(&["build", "app-misc/one"]);
     // The same repository at another place.
     let at_b = Builder::new(&dir.path().join("elsewhere/and/deeper/b"));
@@ -75,7 +75,7 @@ fn a_trusted_peers_packages_are_taken_without_building_and_stock_emerge_installs
 fn a_third_node_takes_a_trusted_builders_package_from_whoever_has_it() {
     let dir = tempdir().unwrap();
     let at_a = Builder::new(&dir.path().join("a"));
-    let a = at_a.start();
+    let a = at_a.start_for_everybody();
     a.does(&["build", "dev-libs/two"]);
     let b = without_sources(&Builder::new(&dir.path().join("b")), &[&a]);
     trust(&b, &a, &["*/*"]);
@@ -93,7 +93,7 @@ fn a_third_node_takes_a_trusted_builders_package_from_whoever_has_it() {
 fn without_trust_or_outside_of_its_scope_a_package_is_built_here() {
     let dir = tempdir().unwrap();
     let at_a = Builder::new(&dir.path().join("a"));
-    let a = at_a.start();
+    let a = at_a.start_for_everybody();
     a.does(&["build", "app-misc/one"]);
 
     let at_b = Builder::new(&dir.path().join("b"));
@@ -153,7 +153,7 @@ fn tamper(node: &TestPeer, content: &[u8]) {
 fn a_peer_that_gives_other_bytes_under_a_true_claim_changes_nothing_but_its_blame() {
     let dir = tempdir().unwrap();
     let at_a = Builder::new(&dir.path().join("a"));
-    let a = at_a.start();
+    let a = at_a.start_for_everybody();
     a.does(&["build", "dev-libs/two"]);
     let (_digest, bytes) = package(&a, TWO);
     let liar = without_sources(&Builder::new(&dir.path().join("liar")), &[&a]);
@@ -203,7 +203,7 @@ fn what_may_not_be_given_on_is_neither_claimed_nor_announced_nor_given() {
     let cpvs = ["app-misc/bound-1.0", "app-misc/grudge-1.0", "app-misc/free-1.0"];
     let atoms = ["app-misc/bound", "app-misc/grudge", "app-misc/free"];
     let at_a = machine("a");
-    let a = at_a.start_with("").start();
+    let a = at_a.start_with(LAN).start();
     a.does(&[&["build"], &atoms[..]].concat());
     let binhost = a.status()["binhost"].as_str().unwrap().to_owned();
     let output =

@@ -45,6 +45,10 @@ fn without_a_daemon_every_verb_that_needs_one_ends_with_3_and_says_how_to_start_
         vec!["show", "app-misc/hello"],
         vec!["challenge", "app-misc/hello"],
         vec!["trust", "list"],
+        vec!["trust", "explain", "app-misc/hello"],
+        vec!["invite"],
+        vec!["invite", "--list"],
+        vec!["join", "peer1aaaa"],
     ] {
         for json in [false, true] {
             let mut words = verb.clone();
@@ -75,6 +79,10 @@ fn wrong_words_and_wrong_configuration_end_with_2_and_point_at_the_word() {
         (vec!["logs", "seven"], "seven"),
         (vec!["cancel"], "JOB"),
         (vec!["trust", "add", "12D3KooWsomebody"], "--packages"),
+        (vec!["invite", "--role", "root"], "root"),
+        (vec!["invite", "--expires", "8d"], "7d"),
+        (vec!["invite", "--list", "--qr"], "--qr"),
+        (vec!["join"], "TICKET"),
         (vec!["daemon", "--config", conf], "data_dri"),
         (vec!["daemon", "--config", missing.to_str().unwrap()], "missing.toml"),
         (vec!["daemon", "--http", "nowhere"], "nowhere"),

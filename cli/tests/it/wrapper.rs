@@ -92,7 +92,10 @@ fn emerge_installs_what_was_built_before_it_and_only_shows_when_it_is_to_show() 
 fn what_a_trusted_peer_has_is_fetched_and_the_rest_is_left_to_emerge() {
     let dir = tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let strong = Builder::new(&dir.path().join("strong")).start();
+    let strong = Builder::new(&dir.path().join("strong"));
+    let node = strong.start_with("share = \"lan\"").start();
+    strong.import(&node);
+    let strong = node;
     strong.does(&["build", "dev-libs/two"]);
     let weak = Builder::new(&dir.path().join("weak"));
     weak.ebuild("app-misc/note-1.0", "SLOT=\"0\"\nsrc_install() { echo hi > note; insinto /opt; doins note; }\n", &[]);

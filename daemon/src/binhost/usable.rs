@@ -69,8 +69,9 @@ pub(super) fn judge(
     answers: &Answers,
 ) -> BTreeMap<Digest, Vec<Reject>> {
     let mut rejected: BTreeMap<Digest, Vec<Reject>> = BTreeMap::new();
+    let mut processor = Processor { machine, answers, known: BTreeMap::new() };
     for (digest, row) in rows {
-        let rejects = by_itself(row, machine, answers);
+        let rejects = by_itself(row, &mut processor);
         if !rejects.is_empty() {
             rejected.insert(*digest, rejects);
         }
@@ -91,7 +92,8 @@ pub(super) fn judge(
 }
 
 /// What needs no look at other packages.
-fn by_itself(row: &BinpkgRow, machine: &Machine, answers: &Answers) -> Vec<Reject> {
+fn by_itself<'a>(row: &'a BinpkgRow, processor: &mut Processor<'a>) -> Vec<Reject> {
+    let answers = processor.answers;
     let mut rejects = Vec::new();
     let mut add = |kind, text| rejects.push(Reject { kind, text });
     if row.guest {
@@ -109,31 +111,49 @@ fn by_itself(row: &BinpkgRow, machine: &Machine, answers: &Answers) -> Vec<Rejec
             format!("its USE flags are not those of this machine's configuration: {}", flags.join(", ")),
         );
     }
-    if let Some(missing) = missing_instructions(row, chost, machine, answers) {
+    if let Some(missing) = processor.lacks(row, chost) {
         add(RejectKind::Cpu, format!("this processor does not have {missing}"));
     }
     rejects
 }
 
-fn missing_instructions(row: &BinpkgRow, chost: &str, machine: &Machine, answers: &Answers) -> Option<String> {
-    let Demands { flags, .. } = row.demands.as_ref()?;
-    let go = flags.get("GOAMD64").map(|level| format!("GOAMD64={level}"));
-    let iuse: BTreeSet<&str> = words(row, "IUSE").map(|flag| flag.trim_start_matches(['+', '-'])).collect();
-    let on = words(row, "USE").filter(|flag| iuse.contains(flag));
-    let texts = flags.iter().filter(|(name, _)| *name != "GOAMD64").map(|(_, text)| text.as_str());
-    let needed = Needed::of(chost, texts.chain(go.as_deref()), on);
-    if let Needed::Unknown { option } = &needed {
-        // A recipe of this machine: as long as its configuration still says the same, it means what it meant then.
-        return match &answers.machine {
-            Some(own)
-                if !own.flags.contains("=native") && !own.flags.split_ascii_whitespace().any(|word| word == option) =>
-            {
-                Some(format!("what {option} means, for all that is known here"))
-            }
-            _ => None,
-        };
+/// The processor, and what was found about options: most packages of a machine have the same.
+struct Processor<'a> {
+    machine: &'a Machine,
+    answers: &'a Answers,
+    known: BTreeMap<Compiled<'a>, Option<String>>,
+}
+
+/// CHOST, options by their variables, USE flags of the processor that are on.
+type Compiled<'a> = (&'a str, &'a BTreeMap<String, String>, Vec<&'a str>);
+
+impl<'a> Processor<'a> {
+    /// The instructions that a package needs and the processor does not have; None: it runs.
+    fn lacks(&mut self, row: &'a BinpkgRow, chost: &'a str) -> Option<String> {
+        let Demands { flags, .. } = row.demands.as_ref()?;
+        let iuse: BTreeSet<&str> = words(row, "IUSE").map(|flag| flag.trim_start_matches(['+', '-'])).collect();
+        let on = words(row, "USE").filter(|flag| flag.starts_with("cpu_flags_") && iuse.contains(flag)).collect();
+        let compiled = (chost, flags, on);
+        if let Some(known) = self.known.get(&compiled) {
+            return known.clone();
+        }
+        let lacking = self.look(&compiled);
+        self.known.insert(compiled, lacking.clone());
+        lacking
     }
-    needed.missing_in(machine.features())
+
+    fn look(&self, (chost, flags, on): &Compiled<'_>) -> Option<String> {
+        let go = flags.get("GOAMD64").map(|level| format!("GOAMD64={level}"));
+        let texts = flags.iter().filter(|(name, _)| *name != "GOAMD64").map(|(_, text)| text.as_str());
+        let needed = Needed::of(chost, texts.chain(go.as_deref()), on.iter().copied());
+        if let Needed::Unknown { option } = &needed {
+            // A recipe of this machine: as long as its configuration still says the same, it means what it meant then.
+            let own = self.answers.machine.as_ref()?;
+            let same = own.flags.contains("=native") || own.flags.split_ascii_whitespace().any(|word| word == option);
+            return (!same).then(|| format!("what {option} means, for all that is known here"));
+        }
+        needed.missing_in(self.machine.features())
+    }
 }
 
 fn words<'a>(row: &'a BinpkgRow, key: &str) -> impl Iterator<Item = &'a str> + use<'a> {

@@ -335,7 +335,7 @@ impl Builds {
         substitute::counting(&all, package, &self.trust, &self.caught)
     }
 
-    /// Whether a builder was caught telling something else than it gave; it is believed no more until the next start.
+    /// Whether a builder was caught giving another package than it claimed; it is believed no more until the next start.
     #[must_use]
     pub fn is_caught(&self, peer: &PeerId) -> bool {
         self.caught.has(peer)

@@ -27,6 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const ANSWER_MAX_BYTES: u64 = 128 * 1024 * 1024;
 /// Packages of one plan.
 const PACKAGES_MAX: usize = 10_000;
+/// Longest atom or set name.
+const ATOM_BYTES_MAX: usize = 1024;
 /// Words of Portage that are handed on to the user, in bytes.
 const SAID_MAX_BYTES: usize = 16 * 1024;
 /// Files looked at to see whether an input of a plan has changed.
@@ -182,6 +184,12 @@ pub struct Plan {
     pub(super) foreign: Option<Arc<Foreign>>,
     /// This machine's domain, captured when somebody first needs it.
     pub(super) captured: OnceCell<Arc<Captured>>,
+}
+
+/// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused before already.
+#[must_use]
+pub fn is_word(atom: &str) -> bool {
+    !atom.is_empty() && atom.len() <= ATOM_BYTES_MAX && !atom.starts_with('-') && !atom.contains(['\0', '\n'])
 }
 
 /// Asks the resolver. `atoms` are as `emerge` takes them; they cannot be options, which are `options` only.

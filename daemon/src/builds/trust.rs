@@ -238,3 +238,48 @@ fn scope(text: &str) -> Result<Scope, TrustError> {
 fn short(text: &str) -> String {
     text.chars().take(100).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::Identity;
+    use std::time::Duration;
+
+    #[test]
+    fn the_role_sign_counts_for_anything_and_a_listed_key_for_what_was_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), store::Options::default()).unwrap();
+        let groups = Arc::new(Groups::open(&store, Identity::generate()).unwrap());
+        let trust = Trust::open(&store, Arc::clone(&groups)).unwrap();
+        let joined = |role| {
+            let peer = Identity::generate().peer_id();
+            let (ticket, _) = groups.invite(role, Duration::from_secs(60), None, &[]).unwrap();
+            groups.admit(&peer, &ticket.secret, role.as_str()).unwrap();
+            peer
+        };
+        let [fetch, build, sign] = [Role::Fetch, Role::Build, Role::Sign].map(joined);
+        let listed = Identity::generate().peer_id();
+        trust.set(&listed.to_string(), &["dev-libs/foo".to_owned()]).unwrap();
+        let cpv = |text: &str| text.parse::<Cpv>().unwrap();
+        let counting = |text: &str| {
+            let mut all = trust.builders(&cpv(text), "0");
+            for peer in [fetch, build, sign, listed] {
+                assert_eq!(all.contains(&peer), trust.counts(&peer, &cpv(text), "0"), "{text}");
+            }
+            all.sort_unstable();
+            all
+        };
+        let mut both = vec![sign, listed];
+        both.sort_unstable();
+        assert_eq!(counting("dev-libs/foo-1"), both);
+        assert_eq!(counting("dev-libs/bar-1"), [sign]);
+        assert_eq!(trust.covering(&listed, &cpv("dev-libs/foo-9").cp), ["dev-libs/foo"]);
+        assert!(trust.covering(&listed, &cpv("dev-libs/bar-9").cp).is_empty());
+        groups.block(&listed).unwrap();
+        groups.block(&sign).unwrap();
+        assert!(counting("dev-libs/foo-1").is_empty() && !trust.is_trusted(&listed));
+        groups.unblock(&sign).unwrap();
+        groups.revoke(&sign).unwrap();
+        assert!(counting("dev-libs/foo-1").is_empty());
+    }
+}

@@ -28,7 +28,7 @@ pub enum ExplainError {
 /// # Errors
 /// When it is none of them.
 pub fn explain(domain: &Domain, what: &str) -> Result<Explanation, ExplainError> {
-    let peer = domain.groups.find(what).ok().or_else(|| what.parse().ok());
+    let peer = domain.groups.find_even_blocked(what).ok().or_else(|| what.parse().ok());
     if let Some(peer) = peer {
         return Ok(of_machine(domain, &peer));
     }
@@ -104,7 +104,9 @@ pub fn meaning(role: Role) -> &'static str {
     match role {
         Role::Fetch => "it may take binary packages from here and ask questions",
         Role::Build => "it may take binary packages from here, ask questions and give this machine builds to do",
-        Role::Sign => "it may do all that, and every package it builds counts here",
+        Role::Sign => {
+            "it may take binary packages from here and give this machine builds to do, and every package it builds counts here"
+        }
     }
 }
 

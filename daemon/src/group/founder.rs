@@ -167,6 +167,11 @@ impl Groups {
         Ok(rows.iter().filter_map(read).collect())
     }
 
+    fn ticket_row(&self, digest: &Digest) -> Option<TicketRow> {
+        let value = self.store().row(RowTable::Groups, &ticket_key(digest)).ok()??;
+        serde_ipld_dagcbor::from_slice(&value).ok().filter(|row: &TicketRow| row.v == VERSION)
+    }
+
     /// The tickets of this founder, the newest first. Blocking.
     ///
     /// # Errors
@@ -210,8 +215,12 @@ impl Groups {
     ///
     /// # Errors
     /// See [`JoinRefusal`].
-    pub(super) fn admit(&self, peer: &PeerId, secret: &[u8], name: &str) -> Result<SignedRoster, JoinRefusal> {
+    pub(crate) fn admit(&self, peer: &PeerId, secret: &[u8], name: &str) -> Result<SignedRoster, JoinRefusal> {
         let digest = Digest::of(secret);
+        // Strangers who guess do not make changes wait.
+        if self.ticket_row(&digest).is_none() {
+            return Err(JoinRefusal::Unknown);
+        }
         let mut refused = None;
         let done = self.change(|view, rows| {
             let admitted = self.admitted(view, rows, peer, &digest, name)?;
@@ -236,8 +245,9 @@ impl Groups {
         digest: &Digest,
         name: &str,
     ) -> Result<Result<(), JoinRefusal>, GroupError> {
-        let found = self.ticket_rows()?.into_iter().find(|(known, _)| known == digest);
-        let (Some((_, row)), Some(key)) = (found, key_of(peer)) else { return Ok(Err(JoinRefusal::Unknown)) };
+        let (Some(row), Some(key)) = (self.ticket_row(digest), key_of(peer)) else {
+            return Ok(Err(JoinRefusal::Unknown));
+        };
         let Some(own) = view.rosters.get(&self.local()) else { return Ok(Err(JoinRefusal::Unknown)) };
         let known = own.roster.member(peer);
         match row.used_by() {
@@ -298,4 +308,186 @@ fn free_name(roster: &Roster, wanted: &str, peer: &PeerId) -> String {
     });
     // Some number is free: there are fewer members than numbers.
     std::iter::once(wanted.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::{Accepted, FindMemberError};
+    use crate::swarm::Identity;
+    use store::Store;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    struct Node {
+        dir: tempfile::TempDir,
+        identity: Identity,
+        groups: Groups,
+    }
+
+    impl Node {
+        fn new(name: &str) -> Self {
+            let (dir, identity) = (tempfile::tempdir().unwrap(), Identity::generate());
+            let groups = open(&dir, &identity).named(name);
+            Self { dir, identity, groups }
+        }
+
+        fn id(&self) -> PeerId {
+            self.identity.peer_id()
+        }
+
+        /// The same after a restart.
+        fn again(self) -> Self {
+            let Self { dir, identity, groups } = self;
+            drop(groups);
+            let groups = open(&dir, &identity);
+            Self { dir, identity, groups }
+        }
+
+        fn joins(&self, founder: &Self, role: Role) -> Ticket {
+            let (ticket, _) = founder.groups.invite(role, LONG, None, &[]).unwrap();
+            let name = self.groups.own_name().to_owned();
+            let roster = founder.groups.admit(&self.id(), &ticket.secret, &name).unwrap();
+            self.groups.enter(roster).unwrap();
+            ticket
+        }
+
+        fn roster(&self, founder: &Self) -> SignedRoster {
+            self.groups.roster_of(&founder.id()).unwrap()
+        }
+    }
+
+    fn open(dir: &tempfile::TempDir, identity: &Identity) -> Groups {
+        let store = Store::open(dir.path(), store::Options::default()).unwrap();
+        Groups::open(&store, identity.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_lets_one_machine_in_and_says_the_same_to_it_again() {
+        let (founder, weak, late) = (Node::new("strong"), Node::new("weak"), Node::new("late"));
+        let ticket = weak.joins(&founder, Role::Build);
+        assert_eq!(founder.groups.role(&weak.id()), Some(Role::Build));
+        assert_eq!(weak.groups.role(&founder.id()), Some(Role::Sign));
+        let admit = |node: &Node| founder.groups.admit(&node.id(), &ticket.secret, "x");
+        assert_eq!(admit(&weak).unwrap(), founder.roster(&founder), "a lost answer does no harm");
+        assert_eq!(admit(&late), Err(JoinRefusal::Used));
+        assert_eq!(founder.groups.admit(&late.id(), &[0; SECRET_BYTES], "x"), Err(JoinRefusal::Unknown));
+        let invitation = &founder.groups.invitations().unwrap()[0];
+        assert_eq!((invitation.state, invitation.used_by), (TicketState::Used, Some(weak.id())));
+        assert!(matches!(founder.groups.revoke_ticket(&invitation.id), Err(GroupError::TicketUsed { .. })));
+        assert!(founder.groups.revoke(&weak.id()).unwrap());
+        let again = founder.groups.admit(&weak.id(), &ticket.secret, "x");
+        assert_eq!(again, Err(JoinRefusal::Revoked), "a used ticket is no way back in");
+    }
+
+    #[test]
+    fn all_of_it_survives_a_restart() {
+        let (founder, weak) = (Node::new("strong"), Node::new("weak"));
+        let ticket = weak.joins(&founder, Role::Fetch);
+        let (open, _) = founder.groups.invite(Role::Sign, LONG, Some("named"), &[]).unwrap();
+        assert!(weak.groups.block(&founder.id()).unwrap());
+        let (founder, weak) = (founder.again(), weak.again());
+        assert_eq!((weak.groups.role(&founder.id()), weak.groups.is_blocked(&founder.id())), (None, true));
+        assert!(weak.groups.unblock(&founder.id()).unwrap() && !weak.groups.unblock(&founder.id()).unwrap());
+        assert_eq!(weak.groups.role(&founder.id()), Some(Role::Sign));
+        let late = Node::new("late");
+        assert_eq!(founder.groups.admit(&late.id(), &ticket.secret, "x"), Err(JoinRefusal::Used));
+        founder.groups.admit(&late.id(), &open.secret, "late").unwrap();
+        assert_eq!(founder.groups.find("named"), Ok(late.id()), "the founder's word on the name counts");
+    }
+
+    #[test]
+    fn tickets_expire_are_taken_back_and_are_good_for_a_week_at_most() {
+        let (founder, weak) = (Node::new("strong"), Node::new("weak"));
+        let week = TICKET_LIFE_MAX + Duration::from_secs(1);
+        for life in [Duration::ZERO, week] {
+            assert!(matches!(founder.groups.invite(Role::Fetch, life, None, &[]), Err(GroupError::Life)));
+        }
+        assert!(matches!(founder.groups.invite(Role::Fetch, LONG, Some("a b"), &[]), Err(GroupError::Name { .. })));
+        assert!(founder.groups.groups().is_empty(), "nothing is founded by a mistake");
+        let (by_id, first) = founder.groups.invite(Role::Fetch, LONG, None, &[]).unwrap();
+        let (by_text, _) = founder.groups.invite(Role::Fetch, LONG, None, &[]).unwrap();
+        founder.groups.revoke_ticket(&first.id).unwrap();
+        founder.groups.revoke_ticket(&by_text.to_string()).unwrap();
+        for ticket in [by_id, by_text] {
+            assert_eq!(founder.groups.admit(&weak.id(), &ticket.secret, "x"), Err(JoinRefusal::Revoked));
+        }
+        assert!(matches!(founder.groups.revoke_ticket("00000000"), Err(GroupError::NoTicket)));
+        let (old, _) = founder.groups.invite(Role::Fetch, LONG, None, &[]).unwrap();
+        let row = TicketRow { until: now_s(), ..founder.groups.ticket_row(&old.digest()).unwrap() };
+        founder.groups.store().put_row(RowTable::Groups, &ticket_key(&old.digest()), &row.encode()).unwrap();
+        assert_eq!(founder.groups.admit(&weak.id(), &old.secret, "x"), Err(JoinRefusal::Expired));
+        assert_eq!(founder.groups.groups().len(), 1);
+    }
+
+    #[test]
+    fn a_roster_never_goes_back_and_who_is_off_it_leaves() {
+        let (founder, weak, other) = (Node::new("strong"), Node::new("weak"), Node::new("other"));
+        weak.joins(&founder, Role::Build);
+        let old = founder.roster(&founder);
+        other.joins(&founder, Role::Sign);
+        let with_both = founder.roster(&founder);
+        assert_eq!(weak.groups.accept(with_both.clone()).unwrap(), Accepted::Newer);
+        assert_eq!(weak.groups.role(&other.id()), Some(Role::Sign));
+        assert_eq!(weak.groups.accept(old).unwrap(), Accepted::Nothing);
+        assert_eq!(weak.groups.role(&other.id()), Some(Role::Sign), "a replayed roster does nothing");
+        assert!(founder.groups.revoke(&weak.id()).unwrap());
+        let without = founder.roster(&founder);
+        assert_eq!(other.groups.accept(without.clone()).unwrap(), Accepted::Newer);
+        assert_eq!(other.groups.role(&weak.id()), None);
+        assert_eq!(weak.groups.accept(without).unwrap(), Accepted::Left);
+        assert_eq!((weak.groups.members(), weak.groups.groups()), (Vec::new(), Vec::new()));
+        assert_eq!(weak.groups.accept(with_both).unwrap(), Accepted::Nothing, "a group that was left stays left");
+        assert!(!founder.groups.revoke(&founder.id()).unwrap(), "the founder stays");
+        assert!(!founder.groups.leave(&founder.id()).unwrap());
+        let weak = weak.again();
+        assert!(weak.groups.groups().is_empty());
+    }
+
+    #[test]
+    fn equal_names_get_numbers_and_a_strange_one_the_end_of_the_id() {
+        let (founder, one, two, strange) = (Node::new("box"), Node::new("box"), Node::new("box"), Node::new("box"));
+        one.joins(&founder, Role::Fetch);
+        two.joins(&founder, Role::Fetch);
+        assert_eq!(founder.groups.find("box-2"), Ok(one.id()));
+        assert_eq!(founder.groups.find("box-3"), Ok(two.id()));
+        let (ticket, _) = founder.groups.invite(Role::Fetch, LONG, None, &[]).unwrap();
+        founder.groups.admit(&strange.id(), &ticket.secret, "../\u{1b}[31m").unwrap();
+        assert_eq!(founder.groups.name(&strange.id()), crate::group::short_id(&strange.id()));
+        let long = "x".repeat(NAME_BYTES_MAX);
+        let roster = founder.roster(&founder).roster;
+        let taken =
+            Roster { members: vec![RosterMember { name: long.clone(), ..roster.members[0].clone() }], ..roster };
+        let free = free_name(&taken, &long, &one.id());
+        assert!(is_name(&free) && free.ends_with("x-2"), "{free}");
+    }
+
+    #[test]
+    fn a_blocked_member_is_nobody_here_but_its_user_can_still_be_told_of_it() {
+        let (founder, weak, other) = (Node::new("strong"), Node::new("weak"), Node::new("other"));
+        weak.joins(&founder, Role::Build);
+        other.joins(&founder, Role::Sign);
+        weak.groups.accept(founder.roster(&founder)).unwrap();
+        assert!(weak.groups.block(&other.id()).unwrap());
+        assert_eq!(weak.groups.role(&other.id()), None);
+        assert!(matches!(weak.groups.find("other"), Err(FindMemberError::Unknown { .. })));
+        assert_eq!(weak.groups.find_even_blocked("other"), Ok(other.id()));
+        let everyone = weak.groups.everyone();
+        assert_eq!(everyone.iter().filter(|(_, blocked)| *blocked).count(), 1);
+        assert_eq!(everyone.len(), 2);
+    }
+
+    #[test]
+    fn a_machine_is_in_sixteen_groups_at_most() {
+        let weak = Node::new("weak");
+        for number in 0..crate::group::GROUPS_MAX {
+            let founder = Node::new(&format!("strong{number}"));
+            weak.joins(&founder, Role::Build);
+        }
+        let founder = Node::new("strong");
+        let (ticket, _) = founder.groups.invite(Role::Build, LONG, None, &[]).unwrap();
+        let roster = founder.groups.admit(&weak.id(), &ticket.secret, "weak").unwrap();
+        assert!(matches!(weak.groups.enter(roster), Err(GroupError::TooMany { max: 16, .. })));
+        assert!(matches!(weak.groups.invite(Role::Build, LONG, None, &[]), Err(GroupError::TooMany { max: 16, .. })));
+    }
 }

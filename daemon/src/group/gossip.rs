@@ -43,7 +43,7 @@ pub async fn follow(domain: Arc<Domain>) {
     loop {
         let version = *changes.borrow_and_update();
         peers.borrow_and_update();
-        look(&domain, &mut rounds, version, &talking);
+        look(&domain, &mut rounds, version, &talking).await;
         tokio::select! {
             // A change of a group does not wait.
             changed = changes.changed() => if changed.is_err() { return },
@@ -59,7 +59,7 @@ pub async fn follow(domain: Arc<Domain>) {
     }
 }
 
-fn look(domain: &Arc<Domain>, rounds: &mut Rounds, version: u64, talking: &Arc<Talking>) {
+async fn look(domain: &Arc<Domain>, rounds: &mut Rounds, version: u64, talking: &Arc<Talking>) {
     let members: BTreeMap<PeerId, Member> =
         domain.groups.members().into_iter().map(|member| (member.peer, member)).collect();
     let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
@@ -71,7 +71,7 @@ fn look(domain: &Arc<Domain>, rounds: &mut Rounds, version: u64, talking: &Arc<T
     for peer in members.keys() {
         let addresses = domain.groups.addresses(peer);
         if rounds.kept.get(peer) != Some(&addresses) {
-            domain.swarm.keep(*peer, addresses.clone());
+            domain.swarm.keep(*peer, addresses.clone()).await;
             rounds.kept.insert(*peer, addresses);
         }
         let due = match rounds.compared.get(peer) {
@@ -113,7 +113,7 @@ async fn farewell(domain: Arc<Domain>, peer: PeerId, group: PeerId) {
     }
     // It may have joined again meanwhile.
     if domain.groups.role(&peer).is_none() {
-        domain.swarm.part(peer);
+        domain.swarm.part(peer).await;
     }
 }
 

@@ -14,31 +14,35 @@
 //!
 //! # In reading order
 //! [`roster`] is what a founder signs and [`ticket`] what it hands out; [`Groups`] keeps the rosters of the groups this node is in, and is
-//! what others ask; [`founder`] lets machines in and takes them off; [`words`] is what members say to each other, [`talk`] both ends of
-//! it, and [`gossip`] keeps members connected and rosters the same; [`explain`] says why somebody counts.
+//! what others ask; `changes` is how they change; [`founder`] lets machines in and takes them off; [`words`] is what members say to each
+//! other, [`talk`] both ends of it, and [`gossip`] keeps members connected and rosters the same; [`explain`] says why somebody counts.
 //!
 //! # What holds
 //! - A node is its key, never its address or name: a stranger behind the address of a member is a stranger.
 //! - Only the founder invites, revokes and signs. A roster is persisted before it is used, and never gives way to a lower serial.
 //! - Who is blocked here has no role here, whatever a roster says.
 
+mod changes;
 pub mod explain;
 pub mod founder;
 pub mod gossip;
+mod role;
 pub mod roster;
 pub mod talk;
 pub mod ticket;
 pub mod words;
 
+pub use changes::{Accepted, GroupError};
+pub use role::{ParseRoleError, Role};
+
 use crate::swarm::{Identity, Multiaddr, PeerId};
+use changes::{Rows, read_addresses, roster_key};
 use libp2p::identity::PublicKey;
 use roster::{Roster, SignedRoster};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
-use store::{IndexError, RowChange, RowError, RowTable, Store};
+use store::{IndexError, RowTable, Store};
 use tokio::sync::watch;
 
 /// Groups one node is in; a person has few.
@@ -59,53 +63,6 @@ const NAMELESS: &str = "node";
 const SHORT_ID_CHARS: usize = 8;
 /// Fewer characters of an id do not name a node.
 const FIND_CHARS_MIN: usize = 4;
-
-/// What a member may do; each includes the former.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Take binary packages and claims, and ask questions.
-    Fetch,
-    /// Also give builds to do.
-    Build,
-    /// Also build for others: its claims count.
-    Sign,
-}
-
-impl Role {
-    /// As it is spelled.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fetch => "fetch",
-            Self::Build => "build",
-            Self::Sign => "sign",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Why a text is no role.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is no role; expected fetch, build or sign")]
-pub struct ParseRoleError {
-    text: String,
-}
-
-impl FromStr for Role {
-    type Err = ParseRoleError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let all = [Self::Fetch, Self::Build, Self::Sign];
-        let found = all.into_iter().find(|role| role.as_str() == text);
-        found.ok_or_else(|| ParseRoleError { text: text.chars().take(40).collect() })
-    }
-}
 
 /// Another machine of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,63 +98,6 @@ pub enum FindMemberError {
     },
 }
 
-/// Why a group was not founded, changed, joined or left.
-#[derive(Debug, thiserror::Error)]
-pub enum GroupError {
-    /// A name that is none.
-    #[error("{text:?} is no name for a machine; expected 1 to 63 letters, digits, dots, underscores and hyphens")]
-    Name {
-        /// As given.
-        text: String,
-    },
-    /// How long a ticket is to be good.
-    #[error("a ticket is good for 1 second to 7 days")]
-    Life,
-    /// More than anybody needs.
-    #[error("there are {max} {what} already, and no more are kept")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// The bound.
-        max: usize,
-    },
-    /// There is no such ticket.
-    #[error("there is no such ticket here; `peer invite --list` shows them")]
-    NoTicket,
-    /// Too late to take a ticket back.
-    #[error("{peer} joined with that ticket already; `peer trust remove {peer}` takes it off the roster")]
-    TicketUsed {
-        /// Who.
-        peer: PeerId,
-    },
-    /// This node's key is of a kind that cannot sign rosters.
-    #[error("the key of this node cannot sign a roster")]
-    Key,
-    /// The store cannot be read.
-    #[error("cannot read the groups")]
-    Read(#[from] IndexError),
-    /// The store does not keep it.
-    #[error("cannot keep the change of the group")]
-    Keep(#[from] RowError),
-}
-
-impl GroupError {
-    fn name(text: &str) -> Self {
-        Self::Name { text: text.chars().take(100).collect() }
-    }
-}
-
-/// What came of a roster that somebody gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is newer than the one known, and counts from now on.
-    Newer,
-    /// It says nothing new, or is of a group this node is not in.
-    Nothing,
-    /// It is newer, and this node is not on it: the group is left.
-    Left,
-}
-
 /// One group, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInfo {
@@ -210,9 +110,6 @@ pub struct GroupInfo {
     /// This node's own role in it.
     pub role: Role,
 }
-
-/// Rows to be written, with a value, or taken away.
-type Rows = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// The groups of this node. The rosters are in memory and, before that, in the store.
 pub struct Groups {
@@ -239,14 +136,6 @@ struct View {
 }
 
 impl View {
-    /// Refuses one group more than there may be.
-    fn room(&self) -> Result<(), GroupError> {
-        if self.rosters.len() >= GROUPS_MAX {
-            return Err(GroupError::TooMany { what: "groups", max: GROUPS_MAX });
-        }
-        Ok(())
-    }
-
     /// Makes what follows from the rosters and blocks.
     fn settle(&mut self, local: &PeerId) {
         self.members.clear();
@@ -374,6 +263,20 @@ impl Groups {
         }
     }
 
+    /// As [`Groups::find`], blocked machines included: for what a user says of them.
+    ///
+    /// # Errors
+    /// When it is nobody, or several.
+    pub fn find_even_blocked(&self, text: &str) -> Result<PeerId, FindMemberError> {
+        let named = |(member, _): &(Member, bool)| (member.name == text).then_some(member.peer);
+        let blocked: BTreeSet<PeerId> =
+            self.everyone().iter().filter(|(_, blocked)| *blocked).filter_map(named).collect();
+        match (self.find(text), blocked.first()) {
+            (Err(FindMemberError::Unknown { .. }), Some(peer)) => Ok(*peer),
+            (found, _) => found,
+        }
+    }
+
     /// What people call a peer: its name, or the end of its id for a stranger.
     #[must_use]
     pub fn name(&self, peer: &PeerId) -> String {
@@ -424,146 +327,6 @@ impl Groups {
         self.view().rosters.get(founder).cloned()
     }
 
-    /// Changes the view by what `make` does to a copy of it, once the rows it names are in the store; nothing changes when either
-    /// fails. Blocking.
-    fn change(&self, make: impl FnOnce(&mut View, &mut Rows) -> Result<(), GroupError>) -> Result<(), GroupError> {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut view, mut rows) = (self.view().clone(), Rows::new());
-        make(&mut view, &mut rows)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let changes = rows.iter().map(|(key, value)| {
-            let (key, value) = (key.as_slice(), value.as_deref());
-            RowChange { table: RowTable::Groups, key, value }
-        });
-        self.store.put_rows(&changes.collect::<Vec<_>>())?;
-        view.settle(&self.local());
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
-        self.changes.send_modify(|version| *version = version.wrapping_add(1));
-        Ok(())
-    }
-
-    /// Takes over a roster of a group this node is in, if it is newer. Whoever gave it: its founder signed it. Blocking.
-    ///
-    /// # Errors
-    /// When the store does not keep it.
-    pub fn accept(&self, signed: SignedRoster) -> Result<Accepted, GroupError> {
-        let mut accepted = Accepted::Nothing;
-        self.change(|view, rows| {
-            let founder = signed.roster.founder;
-            match view.rosters.get(&founder) {
-                Some(known) if known.roster.serial < signed.roster.serial => {}
-                _ => return Ok(()),
-            }
-            if signed.roster.member(&self.local()).is_some() {
-                accepted = Accepted::Newer;
-                put(view, rows, signed);
-            } else {
-                tracing::warn!(group = %founder, "this machine was taken off the roster and leaves the group");
-                accepted = Accepted::Left;
-                view.rosters.remove(&founder);
-                rows.push((roster_key(&founder), None));
-            }
-            Ok(())
-        })?;
-        Ok(accepted)
-    }
-
-    /// Joins a group, by the roster its founder gave; whom the user blocked and now joins is blocked no longer. Blocking.
-    ///
-    /// # Errors
-    /// When there are too many groups, or the store does not keep it.
-    fn enter(&self, signed: SignedRoster) -> Result<(), GroupError> {
-        self.change(|view, rows| {
-            let founder = signed.roster.founder;
-            if view.rosters.get(&founder).is_some_and(|known| known.roster.serial >= signed.roster.serial) {
-                return Ok(());
-            }
-            if !view.rosters.contains_key(&founder) {
-                view.room()?;
-            }
-            if view.blocked.remove(&founder) {
-                rows.push((peer_key(BLOCK_ROW, &founder), None));
-            }
-            put(view, rows, signed);
-            Ok(())
-        })
-    }
-
-    /// Leaves another's group; false when this node is not in it, and of its own. Blocking.
-    ///
-    /// # Errors
-    /// When the store does not keep it.
-    pub fn leave(&self, founder: &PeerId) -> Result<bool, GroupError> {
-        let mut was = false;
-        self.change(|view, rows| {
-            was = *founder != self.local() && view.rosters.remove(founder).is_some();
-            if was {
-                rows.push((roster_key(founder), None));
-            }
-            Ok(())
-        })?;
-        Ok(was)
-    }
-
-    /// Gives a peer no role here, whatever a roster says; false when it was blocked already. Blocking.
-    ///
-    /// # Errors
-    /// When too many are blocked, or the store does not keep it.
-    pub fn block(&self, peer: &PeerId) -> Result<bool, GroupError> {
-        let mut new = false;
-        self.change(|view, rows| {
-            new = view.blocked.insert(*peer);
-            if view.blocked.len() > BLOCKED_MAX {
-                return Err(GroupError::TooMany { what: "blocked machines", max: BLOCKED_MAX });
-            }
-            if new {
-                rows.push((peer_key(BLOCK_ROW, peer), Some(vec![1])));
-            }
-            Ok(())
-        })?;
-        Ok(new)
-    }
-
-    /// Lets the rosters say again what a peer may do; false when it was not blocked. Blocking.
-    ///
-    /// # Errors
-    /// When the store does not keep it.
-    pub fn unblock(&self, peer: &PeerId) -> Result<bool, GroupError> {
-        let mut was = false;
-        self.change(|view, rows| {
-            was = view.blocked.remove(peer);
-            if was {
-                rows.push((peer_key(BLOCK_ROW, peer), None));
-            }
-            Ok(())
-        })?;
-        Ok(was)
-    }
-
-    /// Where a member was seen last.
-    #[must_use]
-    pub fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.addresses.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned().unwrap_or_default()
-    }
-
-    /// Keeps where a member was seen; true when that is new. Of others nothing is kept. Blocking.
-    fn saw(&self, peer: &PeerId, seen: &[Multiaddr]) -> bool {
-        let seen: Vec<Multiaddr> = seen.iter().take(ADDRESSES_MAX).cloned().collect();
-        if seen.is_empty() || self.role(peer).is_none() || self.addresses(peer) == seen {
-            return false;
-        }
-        let value: Vec<Vec<u8>> = seen.iter().map(Multiaddr::to_vec).collect();
-        let value: Vec<&serde_bytes::Bytes> = value.iter().map(|bytes| serde_bytes::Bytes::new(bytes)).collect();
-        let value = serde_ipld_dagcbor::to_vec(&value).expect("bytes always have a DAG-CBOR form");
-        if let Err(error) = self.store.put_row(RowTable::Groups, &peer_key(ADDRESS_ROW, peer), &value) {
-            tracing::warn!(%peer, %error, "cannot keep where a member was seen");
-        }
-        self.addresses.write().unwrap_or_else(PoisonError::into_inner).insert(*peer, seen);
-        true
-    }
-
     /// Whether this machine's user blocked a peer.
     #[must_use]
     pub fn is_blocked(&self, peer: &PeerId) -> bool {
@@ -582,24 +345,6 @@ impl fmt::Debug for Groups {
         let view = self.view();
         write!(f, "Groups({} groups, {} members)", view.rosters.len(), view.members.len())
     }
-}
-
-fn put(view: &mut View, rows: &mut Rows, signed: SignedRoster) {
-    rows.push((roster_key(&signed.roster.founder), Some(signed.as_bytes().to_vec())));
-    view.rosters.insert(signed.roster.founder, signed);
-}
-
-fn peer_key(row: u8, peer: &PeerId) -> Vec<u8> {
-    [&[row], peer.to_bytes().as_slice()].concat()
-}
-
-fn roster_key(founder: &PeerId) -> Vec<u8> {
-    peer_key(ROSTER_ROW, founder)
-}
-
-fn read_addresses(value: &[u8]) -> Vec<Multiaddr> {
-    let list: Vec<serde_bytes::ByteBuf> = serde_ipld_dagcbor::from_slice(value).unwrap_or_default();
-    list.iter().take(ADDRESSES_MAX).filter_map(|bytes| ticket::address(bytes)).collect()
 }
 
 /// The end of a peer id, for people.

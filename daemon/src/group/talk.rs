@@ -30,12 +30,12 @@ pub enum JoinError {
     #[error(transparent)]
     Group(#[from] GroupError),
     /// Nobody was there.
-    #[error("the founder cannot be reached at {}: {source}", list(addresses))]
+    #[error("the founder cannot be reached at {}: {why}", list(addresses))]
     Unreached {
         /// Where it was looked for.
         addresses: Vec<Multiaddr>,
         /// What happened.
-        source: OpenError,
+        why: String,
     },
     /// It said no.
     #[error("{0}")]
@@ -43,6 +43,15 @@ pub enum JoinError {
     /// It said something else.
     #[error("the founder's answer is no roster with this machine on it")]
     Garbled,
+}
+
+/// What people need of it; libp2p's own words tell every attempt at every address twice.
+fn in_short(error: &OpenError) -> String {
+    match error {
+        OpenError::Unreachable { .. } => "nobody with the key of the ticket answers there".to_owned(),
+        OpenError::NoAnswer { after, .. } => format!("no answer within {} s", after.as_secs()),
+        other => other.to_string(),
+    }
 }
 
 fn list(addresses: &[Multiaddr]) -> String {
@@ -73,7 +82,9 @@ impl Groups {
                 Err(why) => Said::Refused { why },
             },
             Ask::Roster { group, serial } => self.newer(peer, &group, serial)?,
-            Ask::Give { roster } => self.given(peer, &roster)?,
+            // Reading a roster costs: only who is on one may give one.
+            Ask::Give { roster } if self.is_on_a_roster(peer) => self.given(peer, &roster)?,
+            Ask::Give { .. } => return None,
             Ask::Leave {} => {
                 let left = self.revoke(peer);
                 if let Err(error) = &left {
@@ -83,6 +94,10 @@ impl Groups {
             }
         };
         Some(said.encode())
+    }
+
+    fn is_on_a_roster(&self, peer: &PeerId) -> bool {
+        self.view().rosters.values().any(|signed| signed.roster.member(peer).is_some())
     }
 
     fn roster_answer(&self, signed: &SignedRoster, to: &PeerId) -> Said {
@@ -99,7 +114,12 @@ impl Groups {
     /// Names and addresses are told to members only.
     fn newer(&self, peer: &PeerId, group: &[u8], serial: u64) -> Option<Said> {
         let founder = peer_id(group.try_into().ok()?)?;
-        let Some(signed) = self.roster_of(&founder).filter(|signed| signed.roster.member(peer).is_some()) else {
+        let known = self.roster_of(&founder);
+        if known.is_none() && founder == self.local() {
+            // A founder that lost its store does not know who is in: its word would scatter the group.
+            return None;
+        }
+        let Some(signed) = known.filter(|signed| signed.roster.member(peer).is_some()) else {
             return Some(Said::Stranger {});
         };
         if self.is_blocked(peer) {
@@ -163,7 +183,10 @@ pub async fn join(domain: &Arc<Domain>, ticket: &Ticket, name: Option<&str>) -> 
     let ask = Ask::Join { secret: ByteBuf::from(ticket.secret), name: name.to_owned() };
     let addresses = ticket.addresses.clone();
     let answer = domain.swarm.ask_at(ticket.founder, addresses.clone(), Topic::Group, ask.encode(), JOIN_MAX).await;
-    let answer = answer.map_err(|source| JoinError::Unreached { addresses: addresses.clone(), source })?;
+    let answer = answer.map_err(|error| {
+        tracing::info!(founder = %ticket.founder, %error, "not joined");
+        JoinError::Unreached { addresses: addresses.clone(), why: in_short(&error) }
+    })?;
     let (roster, seen) = match Said::decode(&answer) {
         Some(Said::Roster { roster, seen }) => (roster, seen),
         Some(Said::Refused { why }) => return Err(JoinError::Refused(why)),
@@ -258,4 +281,106 @@ pub async fn leave(domain: &Arc<Domain>, founder: PeerId) -> Result<bool, GroupE
     }
     // The founder's new roster may have come in between: then this node has left already.
     blocking::run(move || groups.leave(&founder)).await.map(|left| left || was)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::ticket::SECRET_BYTES;
+    use crate::swarm::Identity;
+    use store::Store;
+
+    fn groups(name: &str) -> (tempfile::TempDir, Groups) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), store::Options::default()).unwrap();
+        (dir, Groups::open(&store, Identity::generate()).unwrap().named(name))
+    }
+
+    fn asks(to: &Groups, peer: &PeerId, ask: &Ask) -> Option<Said> {
+        to.answer(peer, &ask.encode()).map(|said| Said::decode(&said).unwrap())
+    }
+
+    fn roster_of(founder: &Groups, serial: u64) -> Ask {
+        Ask::Roster { group: ByteBuf::from(key_of(&founder.local()).unwrap()), serial }
+    }
+
+    /// A founder, and a member that joined over its words.
+    fn two() -> (tempfile::TempDir, Groups, tempfile::TempDir, Groups) {
+        let ((one, founder), (two, member)) = (groups("strong"), groups("weak"));
+        let life = Duration::from_secs(60);
+        let (ticket, _) = founder.invite(Role::Build, life, None, &[]).unwrap();
+        let join = Ask::Join { secret: ByteBuf::from(ticket.secret), name: "weak".to_owned() };
+        let Some(Said::Roster { roster, .. }) = asks(&founder, &member.local(), &join) else { panic!() };
+        member.enter(SignedRoster::try_from(roster.as_slice()).unwrap()).unwrap();
+        (one, founder, two, member)
+    }
+
+    #[test]
+    fn names_and_addresses_are_for_members() {
+        let (_one, founder, _two, member) = two();
+        let address: Multiaddr = "/ip4/192.0.2.9/tcp/1".parse().unwrap();
+        assert!(founder.saw(&member.local(), std::slice::from_ref(&address)));
+        let stranger = Identity::generate().peer_id();
+        assert!(!founder.saw(&stranger, &[address]), "of strangers nothing is kept");
+        for serial in [0, 99] {
+            assert_eq!(asks(&founder, &stranger, &roster_of(&founder, serial)), Some(Said::Stranger {}));
+        }
+        let guess = Ask::Join { secret: ByteBuf::from(vec![0; SECRET_BYTES]), name: "x".to_owned() };
+        assert_eq!(asks(&founder, &stranger, &guess), Some(Said::Refused { why: JoinRefusal::Unknown }));
+        let given = Ask::Give { roster: ByteBuf::from(founder.roster_of(&founder.local()).unwrap().as_bytes()) };
+        assert_eq!(asks(&founder, &stranger, &given), None);
+        assert_eq!(founder.answer(&stranger, b"garbage"), None);
+        assert_eq!(
+            asks(&founder, &member.local(), &roster_of(&founder, 2)),
+            Some(Said::Current { serial: 2, seen: Vec::new() })
+        );
+        assert!(matches!(asks(&founder, &member.local(), &roster_of(&founder, 1)), Some(Said::Roster { .. })));
+    }
+
+    #[test]
+    fn a_founder_that_lost_its_store_sends_nobody_away() {
+        let ((_one, founder), stranger) = (groups("strong"), Identity::generate().peer_id());
+        assert_eq!(asks(&founder, &stranger, &roster_of(&founder, 7)), None);
+    }
+
+    #[test]
+    fn a_member_that_leaves_is_off_the_roster() {
+        let (_one, founder, _two, member) = two();
+        assert_eq!(asks(&founder, &member.local(), &Ask::Leave {}), Some(Said::Taken {}));
+        assert_eq!(founder.role(&member.local()), None);
+        assert_eq!(asks(&founder, &member.local(), &roster_of(&founder, 0)), Some(Said::Stranger {}));
+    }
+
+    #[test]
+    fn who_is_taken_off_hears_it_from_whoever_has_the_roster() {
+        let (_one, founder, _two, member) = two();
+        founder.revoke(&member.local()).unwrap();
+        let without = founder.roster_of(&founder.local()).unwrap();
+        let given = Ask::Give { roster: ByteBuf::from(without.as_bytes()) };
+        assert_eq!(asks(&member, &founder.local(), &given), Some(Said::Taken {}));
+        assert!(member.groups().is_empty() && member.role(&founder.local()).is_none());
+    }
+
+    #[test]
+    fn where_members_are_is_a_hint_that_gives_way_to_what_was_seen() {
+        let (_one, founder, _two, member) = two();
+        let addresses = |texts: &[&str]| -> Vec<Multiaddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let third = Identity::generate().peer_id();
+        let life = Duration::from_secs(60);
+        let (ticket, _) = founder.invite(Role::Sign, life, None, &[]).unwrap();
+        founder.admit(&third, &ticket.secret, "third").unwrap();
+        member.accept(founder.roster_of(&founder.local()).unwrap()).unwrap();
+        member.saw(&founder.local(), &addresses(&["/ip4/192.0.2.1/tcp/1"]));
+        let told = Seen::new(&third, &addresses(&["/ip4/127.0.0.1/tcp/9", "/ip4/192.0.2.3/tcp/1"]));
+        let self_told = Seen::new(&member.local(), &addresses(&["/ip4/192.0.2.66/tcp/1"]));
+        let stranger = Seen::new(&Identity::generate().peer_id(), &addresses(&["/ip4/192.0.2.77/tcp/1"]));
+        member.hear_of(&founder.local(), &[told, self_told, stranger.clone()]);
+        assert_eq!(member.addresses(&third), addresses(&["/ip4/192.0.2.3/tcp/1"]), "no loopback from afar");
+        assert!(member.addresses(&member.local()).is_empty());
+        assert!(member.addresses(&stranger.read().unwrap().0).is_empty());
+        let seen = addresses(&["/ip4/192.0.2.4/tcp/1"]);
+        assert!(member.saw(&third, &seen) && !member.saw(&third, &seen));
+        member.hear_of(&founder.local(), &[Seen::new(&third, &addresses(&["/ip4/192.0.2.3/tcp/1"]))]);
+        assert_eq!(member.addresses(&third), seen);
+    }
 }

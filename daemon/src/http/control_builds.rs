@@ -2,14 +2,13 @@
 
 use super::control::{TARGETS_MAX, lines, refusal};
 use super::jobs;
-use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, ShowAnswer, ShownDistfile};
-use crate::blocking;
+use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState};
 use crate::builds::jobs::Entry;
 use crate::builds::offload::On;
-use crate::builds::plan::PlanError;
+use crate::builds::plan::{PlanError, is_word};
 use crate::builds::{RequestError, challenge};
 use crate::domain::Domain;
-use crate::targets;
+use crate::questions::{members, show as showing};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -22,8 +21,6 @@ use tokio::sync::mpsc;
 
 /// Lines waiting for a client that reads slowly.
 const LINES_MAX: usize = 64;
-/// Longest atom or set name.
-const ATOM_BYTES_MAX: usize = 1024;
 
 /// The routes.
 pub(super) fn router() -> Router<Arc<Domain>> {
@@ -35,11 +32,6 @@ pub(super) fn router() -> Router<Arc<Domain>> {
         .route("/v1/jobs/{id}/cancel", post(cancel))
         .route("/v1/challenge", post(challenge_one))
         .route("/v1/show", get(show))
-}
-
-/// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused here already.
-pub(super) fn is_word(atom: &str) -> bool {
-    !atom.is_empty() && atom.len() <= ATOM_BYTES_MAX && !atom.starts_with('-') && !atom.contains(['\0', '\n'])
 }
 
 async fn build(State(domain): State<Arc<Domain>>, Json(request): Json<BuildRequest>) -> Response {
@@ -166,29 +158,29 @@ async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<Ch
 #[serde(deny_unknown_fields)]
 struct ShowQuery {
     atom: String,
+    /// Another member.
+    domain: Option<String>,
 }
 
 async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>) -> Response {
-    let atom: tree::atom::Atom = match query.atom.parse() {
-        Ok(atom) => atom,
+    let answer = match &query.domain {
+        None => showing::local(&domain, &query.atom).await,
+        Some(member) => match members::show_of(&domain, member, &query.atom).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let text = crate::builds::with_causes(&error);
+                return refusal(StatusCode::NOT_FOUND, text, Some("`peer peers` shows who is connected"));
+            }
+        },
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("{:?} is no atom: {error}", query.atom), None),
     };
-    let answer = blocking::run(move || {
-        let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();
-        let named = targets::resolve(&domain, &query.atom).unwrap_or_default();
-        let distfiles = named.into_iter().map(|target| ShownDistfile {
-            held: domain.store.contains(&target.wanted.digest),
-            digest: target.wanted.digest.to_string(),
-            size: target.wanted.size.unwrap_or_default(),
-            name: target.name,
-        });
-        ShowAnswer { binpkgs, distfiles: distfiles.collect() }
-    })
-    .await;
     if answer.binpkgs.is_empty() && answer.distfiles.is_empty() {
         return refusal(
             StatusCode::NOT_FOUND,
-            "nothing here matches that atom",
+            "there is nothing that matches that atom",
             Some("peer build makes binary packages"),
         );
     }

@@ -196,14 +196,15 @@ async fn trust(State(domain): State<Arc<Domain>>, Json(key): Json<TrustedKey>) -
     let keeping = Arc::clone(&domain);
     let done = blocking::run(move || {
         // A name is as good as a key here, for a member.
-        let peer = keeping.groups.find(&key.key).ok();
+        let peer = keeping.groups.find_even_blocked(&key.key).ok();
         let named = peer.map_or_else(|| key.key.clone(), |peer| peer.to_string());
         keeping.builds.trust.set(&named, &key.packages)?;
         let mut said = vec![format!("{named} may build {} for this machine", key.packages.join(" "))];
         if let Ok(peer) = named.parse::<PeerId>()
             && keeping.groups.unblock(&peer)?
         {
-            said.push(format!("{named} is not blocked any longer"));
+            let role = keeping.groups.role(&peer).map(|role| format!(", and has the role {role} of its group again"));
+            said.push(format!("{named} is not blocked any longer{}", role.unwrap_or_default()));
         }
         Ok::<_, ChangeError>(said)
     });
@@ -238,10 +239,7 @@ fn untrusted(error: &TrustError) -> Response {
 }
 
 async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) -> Response {
-    let everyone = domain.groups.everyone();
-    let named = everyone.iter().filter(|(member, _)| member.name == key).map(|(member, _)| member.peer);
-    let named: BTreeSet<PeerId> = named.collect();
-    let found = domain.groups.find(&key).ok().or_else(|| key.parse().ok()).or(named.first().copied());
+    let found = domain.groups.find_even_blocked(&key).ok().or_else(|| key.parse().ok());
     let Some(peer) = found else {
         let error = TrustError::Key { text: key.chars().take(100).collect() };
         return untrusted(&error);

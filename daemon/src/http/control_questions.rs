@@ -1,12 +1,12 @@
 //! Questions on the control socket: weather, why, search.
 
 use super::control::{TARGETS_MAX, lines, refusal};
-use super::control_builds::{is_word, what_went_wrong};
+use super::control_builds::what_went_wrong;
 use crate::api_questions::{QuestionLine, SearchRequest, WeatherRequest, WhyRequest};
-use crate::builds::RequestError;
+use crate::builds::plan::is_word;
 use crate::domain::Domain;
 use crate::questions::search::{WORD_BYTES_MAX, WORDS_MAX};
-use crate::questions::{search, weather, why};
+use crate::questions::{QuestionError, members, search, weather, why};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -26,7 +26,13 @@ async fn foresee(State(domain): State<Arc<Domain>>, Json(request): Json<WeatherR
         return refusal;
     }
     let asking = Arc::clone(&domain);
-    answered(&domain, "weather", async move { weather::weather(&asking, &request.atoms, &request.options).await })
+    answered(&domain, "weather", async move {
+        let WeatherRequest { atoms, options, domain } = &request;
+        match domain {
+            None => Ok(weather::weather(&asking, atoms, options).await?),
+            Some(member) => Ok(members::weather_of(&asking, member, atoms, options).await?),
+        }
+    })
 }
 
 async fn explain(State(domain): State<Arc<Domain>>, Json(request): Json<WhyRequest>) -> Response {
@@ -34,17 +40,21 @@ async fn explain(State(domain): State<Arc<Domain>>, Json(request): Json<WhyReque
         return refusal;
     }
     let asking = Arc::clone(&domain);
-    answered(&domain, "why", async move { why::why(&asking, &request.atom).await })
+    answered(&domain, "why", async move { Ok(why::why(&asking, &request.atom).await?) })
 }
 
 async fn find(State(domain): State<Arc<Domain>>, Json(request): Json<SearchRequest>) -> Response {
-    let good = |word: &String| !word.is_empty() && word.len() <= WORD_BYTES_MAX;
-    if request.words.is_empty() || request.words.len() > WORDS_MAX || !request.words.iter().all(good) {
+    if !search::are_words(&request.words) {
         let expected = format!("a search has 1 to {WORDS_MAX} words of at most {WORD_BYTES_MAX} bytes");
         return refusal(StatusCode::BAD_REQUEST, expected, None);
     }
     let asking = Arc::clone(&domain);
-    answered(&domain, "search", async move { Ok(search::local(&asking, &request.words).await) })
+    answered(&domain, "search", async move {
+        match &request.domain {
+            None => Ok(search::everywhere(&asking, &request.words).await),
+            Some(member) => Ok(search::of_member(&asking, member, &request.words).await?),
+        }
+    })
 }
 
 /// Refuses what is no list of atoms.
@@ -60,7 +70,7 @@ fn no_atoms(atoms: &[String]) -> Option<Response> {
 fn answered<T: Serialize + Send + 'static>(
     domain: &Arc<Domain>,
     name: &'static str,
-    question: impl Future<Output = Result<T, RequestError>> + Send + 'static,
+    question: impl Future<Output = Result<T, QuestionError>> + Send + 'static,
 ) -> Response {
     let (tell, receiver) = mpsc::channel(1);
     domain.tasks.spawn(name, async move {
@@ -69,7 +79,13 @@ fn answered<T: Serialize + Send + 'static>(
             () = tell.closed() => return,
             answer = question => match answer {
                 Ok(answer) => QuestionLine::Answer(answer),
-                Err(error) => {
+                Err(QuestionError::Member(error)) => QuestionLine::Refused {
+                    error: crate::builds::with_causes(&error),
+                    hint: Some("`peer peers` shows who is connected".to_owned()),
+                    said: String::new(),
+                    no: true,
+                },
+                Err(QuestionError::Request(error)) => {
                     let wrong = what_went_wrong(&error);
                     QuestionLine::Refused { error: wrong.error, hint: wrong.hint, said: wrong.said, no: wrong.no }
                 }

@@ -24,18 +24,19 @@ pub struct Reach {
     pub connected: Vec<String>,
     /// Names of those who are not.
     pub away: Vec<String>,
-    /// Names of nodes that say that they built exactly this, and whose word does not count.
-    pub untrusted: Vec<String>,
+    /// Keys and names of nodes that say that they built exactly this, and whose word does not count.
+    pub untrusted: Vec<(String, String)>,
 }
 
 /// The reason, from what there is of the package and who could have it.
 #[must_use]
 pub fn miss(sought: &Sought, may_share: bool, instances: &[Instance], reach: &Reach) -> Miss {
-    if let Some(first) = reach.untrusted.first() {
+    if let Some((key, _)) = reach.untrusted.first() {
+        let names: Vec<String> = reach.untrusted.iter().map(|(_, name)| name.clone()).collect();
         return Miss {
             kind: MissKind::Trust,
-            cause: format!("{} built it; that does not count here", listed(&reach.untrusted)),
-            next: Some(format!("peer trust add {first} --packages {}", sought.cpv.cp)),
+            cause: format!("{} built it; that does not count here", listed(&names)),
+            next: Some(format!("peer trust add {key} --packages {}", sought.cpv.cp)),
         };
     }
     let of_version: Vec<&Instance> = instances.iter().filter(|instance| instance.cpv == sought.cpv).collect();
@@ -128,6 +129,7 @@ mod tests {
             build_id: Some(1),
             digest: Digest::of(b"blob"),
             at: None,
+            peer: None,
             rejects: Vec::new(),
         }
     }
@@ -172,10 +174,10 @@ mod tests {
 
     #[test]
     fn who_built_it_and_does_not_count_comes_first() {
-        let reach = Reach { untrusted: vec!["stranger".to_owned()], ..Reach::default() };
+        let reach = Reach { untrusted: vec![("KEY".to_owned(), "stranger".to_owned())], ..Reach::default() };
         let miss = miss(&sought(), true, &[instance("a/b-1", "")], &reach);
         assert_eq!(miss.kind, MissKind::Trust);
-        assert_eq!(miss.next.as_deref(), Some("peer trust add stranger --packages a/b"));
+        assert_eq!(miss.next.as_deref(), Some("peer trust add KEY --packages a/b"));
     }
 
     #[test]

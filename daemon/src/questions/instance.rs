@@ -3,6 +3,7 @@
 use crate::api_questions::MissKind;
 use crate::binhost::BinpkgRow;
 use crate::builds::plan::Planned;
+use crate::swarm::PeerId;
 use std::collections::BTreeSet;
 use tree::cpv::Cpv;
 use tree::digest::Digest;
@@ -30,6 +31,8 @@ pub struct Instance {
     pub digest: Digest,
     /// Name of the node that has it; none for this one.
     pub at: Option<String>,
+    /// That node.
+    pub peer: Option<PeerId>,
     /// Why this machine cannot use it, if so.
     pub rejects: Vec<(MissKind, String)>,
 }
@@ -55,6 +58,7 @@ impl Instance {
             build_id: row.entry.get("BUILD_ID").and_then(|id| id.parse().ok()),
             digest: row.digest,
             at: None,
+            peer: None,
             rejects: Vec::new(),
         }
     }

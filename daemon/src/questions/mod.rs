@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`weather`] foresees what becomes of each package of a plan; [`cause`] says in one line why one is not
 //! had, looking at each [`instance`] there is; [`estimate`] knows from ended jobs how long builds take; [`why`] says all that
-//! is known of one package; [`search`] finds packages by words.
+//! is known of one package; [`search`] finds packages by words and [`show`] shows what there is of one; [`members`] asks others the same
+//! and answers them.
 //!
 //! **Invariants.** A question changes nothing: no job is begun, nothing is fetched but words. The plan is the one that
 //! `peer build` would make; what it decides is not decided a second time here.
@@ -10,12 +11,45 @@
 pub mod cause;
 pub mod estimate;
 pub mod instance;
+pub mod members;
 pub mod search;
+pub mod show;
 pub mod weather;
 pub mod why;
 
+use crate::builds::RequestError;
 use crate::domain::Domain;
 use crate::swarm::PeerId;
+use members::AskMemberError;
+use search::Descriptions;
+use tokio::sync::Semaphore;
+
+/// Weathers that are made for members at the same time: each is a run of Portage's resolver.
+const WEATHERS_MAX: usize = 1;
+
+/// What questions keep between them.
+#[derive(Debug)]
+pub struct Questions {
+    descriptions: Descriptions,
+    weathers: Semaphore,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self { descriptions: Descriptions::default(), weathers: Semaphore::new(WEATHERS_MAX) }
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QuestionError {
+    /// There is no plan.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The member that was asked gave none.
+    #[error(transparent)]
+    Member(#[from] AskMemberError),
+}
 
 /// What a node is called.
 #[must_use]

@@ -1,5 +1,6 @@
 //! Finding packages by words in their names and descriptions.
 
+use super::members::{self, AskMemberError};
 use crate::api_questions::{SearchAnswer, SearchRow};
 use crate::blocking;
 use crate::domain::Domain;
@@ -63,6 +64,51 @@ fn describe(repo: &EbuildRepo, cp: &Cp, stamp: Stamp) -> Option<Described> {
     Some(Described { stamp, newest, text })
 }
 
+/// Whether these may be searched for.
+#[must_use]
+pub fn are_words(words: &[String]) -> bool {
+    let good = |word: &String| !word.is_empty() && word.len() <= WORD_BYTES_MAX;
+    (1..=WORDS_MAX).contains(&words.len()) && words.iter().all(good)
+}
+
+/// What this machine and all connected members have. Of what is known here too, others are told only where they have a
+/// binary package.
+///
+/// Cancel safe: yes.
+pub async fn everywhere(domain: &Arc<Domain>, words: &[String]) -> SearchAnswer {
+    let (here, (found, silent)) = futures::join!(local(domain, words), members::search_all(domain, words));
+    let known: BTreeSet<(String, String)> = here.rows.iter().map(|row| (row.cpv.clone(), row.repo.clone())).collect();
+    let (mut rows, mut more) = (here.rows, here.more);
+    for (name, answer) in found {
+        more |= answer.more;
+        let news = |row: &SearchRow| row.binary || !known.contains(&(row.cpv.clone(), row.repo.clone()));
+        rows.extend(named(answer, &name).rows.into_iter().filter(news));
+    }
+    let small: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    let answer = ordered(rows, &small);
+    SearchAnswer { more: more || answer.more, silent, ..answer }
+}
+
+/// What one member has.
+///
+/// Cancel safe: yes.
+///
+/// # Errors
+/// When there is no such member, or no answer of it.
+pub async fn of_member(domain: &Arc<Domain>, member: &str, words: &[String]) -> Result<SearchAnswer, AskMemberError> {
+    let (name, answer) = members::search_of(domain, member, words).await?;
+    Ok(named(answer, &name))
+}
+
+/// An answer of another node, as one of its domain, whatever it says itself.
+fn named(mut answer: SearchAnswer, name: &str) -> SearchAnswer {
+    answer.more |= answer.rows.len() > ROWS_MAX;
+    answer.rows.truncate(ROWS_MAX);
+    answer.rows.iter_mut().for_each(|row| row.domain = Some(name.to_owned()));
+    answer.silent.clear();
+    answer
+}
+
 /// Whether each word is in the name or the description.
 fn has_words(name: &str, description: &str, words: &[String]) -> bool {
     let (name, description) = (name.to_lowercase(), description.to_lowercase());
@@ -85,7 +131,7 @@ pub async fn local(domain: &Arc<Domain>, words: &[String]) -> SearchAnswer {
         }
         let mut rows = Vec::new();
         for repo in looking.repositories.list().iter() {
-            for (cpv, description) in looking.descriptions.find(&repo.name, Path::new(&repo.path), &words) {
+            for (cpv, description) in looking.questions.descriptions.find(&repo.name, Path::new(&repo.path), &words) {
                 let binary = binaries.contains_key(&cpv.cp);
                 let (cpv, repo) = (cpv.to_string(), repo.name.clone());
                 rows.push(SearchRow { cpv, repo, description, domain: None, binary });

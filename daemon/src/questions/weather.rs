@@ -3,6 +3,7 @@
 use super::cause::{Miss, Reach, miss};
 use super::estimate::BuildTimes;
 use super::instance::{Instance, Sought};
+use super::members;
 use super::name_of;
 use crate::api_builds::{Fate, PlanOption};
 use crate::api_questions::{Outlook, WeatherAnswer, WeatherPackage, WeatherTotals};
@@ -28,7 +29,15 @@ pub(super) struct Sky {
     /// What there is of each package.
     pub(super) instances: BTreeMap<Cp, Vec<Instance>>,
     times: BuildTimes,
+    their_times: BTreeMap<Cp, u64>,
     connected: BTreeSet<PeerId>,
+}
+
+impl Sky {
+    /// How long a build may take: as it did here, else as it did elsewhere.
+    fn seconds(&self, cp: &Cp) -> Option<u64> {
+        self.times.seconds(cp).or_else(|| self.their_times.get(cp).copied())
+    }
 }
 
 /// What becomes of what `atoms` take, and why.
@@ -51,21 +60,32 @@ pub async fn weather(
 /// Cancel safe: yes.
 pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>) -> WeatherAnswer {
     let foreseen = domain.builds.foresee(domain, plan, false).await;
-    let sky = sky(domain, plan).await;
+    let sky = sky(domain, plan, &foreseen).await;
     let rows = foreseen.iter().filter_map(|foreseen| Some((foreseen, plan.packages.get(foreseen.index)?)));
     let rows: Vec<_> = rows.map(|(foreseen, planned)| of_one(domain, &sky, foreseen, planned)).collect();
     let packages: Vec<WeatherPackage> =
         futures::stream::iter(rows).buffered(LOOK_WIDTH).map(|(package, _)| package).collect().await;
     let totals = totals(&packages, domain.config.build.on_miss);
-    WeatherAnswer { packages, totals }
+    WeatherAnswer { packages, totals, more: false }
 }
 
 /// Looks once at what all packages of the plan are judged by.
-pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>) -> Sky {
+pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>, foreseen: &[Foreseen]) -> Sky {
     let connected = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
-    let instances = instances(domain, plan.packages.iter().map(|package| package.cpv.cp.clone()).collect()).await;
-    let times = BuildTimes::of(&domain.builds.jobs.list(JOBS_MAX));
-    Sky { instances, times, connected }
+    let all = plan.packages.iter().map(|package| package.cpv.cp.clone()).collect();
+    let missed = foreseen.iter().filter(|foreseen| !matches!(foreseen.package.fate, Fate::Have | Fate::Substitute));
+    let missed = missed.filter_map(|foreseen| Some(plan.packages.get(foreseen.index)?.cpv.cp.clone())).collect();
+    let (mut instances, (theirs, their_times)) =
+        futures::join!(instances(domain, all), members::offers_of_all(domain, &missed));
+    for instance in theirs {
+        instances.entry(instance.cpv.cp.clone()).or_default().push(instance);
+    }
+    Sky { instances, times: build_times(domain), their_times, connected }
+}
+
+/// How long builds took here.
+pub(super) fn build_times(domain: &Domain) -> BuildTimes {
+    BuildTimes::of(&domain.builds.jobs.list(JOBS_MAX))
 }
 
 /// What there is of these packages.
@@ -107,7 +127,7 @@ pub(super) async fn of_one(
         state,
         from: foreseen.from.iter().map(|peer| name_of(domain, peer)).collect(),
         bytes: if state == Outlook::Impossible { 0 } else { bytes },
-        build_s: if missed { sky.times.seconds(&planned.cpv.cp) } else { None },
+        build_s: if missed { sky.seconds(&planned.cpv.cp) } else { None },
         kind: why.as_ref().map(|miss| miss.kind),
         cause: why.as_ref().map(|miss| miss.cause.clone()).or_else(|| planned.hopeless.clone()),
     };
@@ -116,9 +136,18 @@ pub(super) async fn of_one(
 
 async fn why_missed(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Miss {
     let none = Vec::new();
-    let instances = sky.instances.get(&planned.cpv.cp).unwrap_or(&none);
-    let reach = reach(domain, sky, planned).await;
-    miss(&Sought::of(planned), planned.may_share, instances, &reach)
+    let counts = |peer: &PeerId| domain.builds.trust.counts(peer, &planned.cpv, &planned.slot);
+    let there = sky.instances.get(&planned.cpv.cp).unwrap_or(&none);
+    let (instances, others): (Vec<&Instance>, Vec<&Instance>) =
+        there.iter().partition(|instance| instance.peer.as_ref().is_none_or(counts));
+    let instances: Vec<Instance> = instances.into_iter().cloned().collect();
+    let mut reach = reach(domain, sky, planned).await;
+    // Members whose word does not count, and who have just this.
+    let same = others.into_iter().filter(|instance| instance.fingerprint == planned.recipe.fingerprint());
+    reach.untrusted.extend(same.filter_map(|other| Some((other.peer?.to_string(), other.at.clone()?))));
+    reach.untrusted.sort();
+    reach.untrusted.dedup();
+    miss(&Sought::of(planned), planned.may_share, &instances, &reach)
 }
 
 /// Who could have a package.
@@ -131,7 +160,7 @@ async fn reach(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Reach {
     Reach {
         connected: names(&connected),
         away: names(&away),
-        untrusted: untrusted.iter().map(|peer| name_of(domain, peer)).collect(),
+        untrusted: untrusted.iter().map(|peer| (peer.to_string(), name_of(domain, peer))).collect(),
     }
 }
 

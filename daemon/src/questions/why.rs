@@ -33,7 +33,7 @@ pub async fn why(domain: &Arc<Domain>, atom: &str) -> Result<WhyAnswer, RequestE
         let why = "Portage would do nothing".to_owned();
         return Err(RequestError::Plan(PlanError::Refused { why, said: String::new() }));
     };
-    let sky = sky(domain, &plan).await;
+    let sky = sky(domain, &plan, std::slice::from_ref(foreseen)).await;
     let (package, miss) = of_one(domain, &sky, foreseen, planned).await;
     let sought = Sought::of(planned);
     let none = Vec::new();

@@ -285,13 +285,17 @@ impl Swarm {
     }
 
     /// Stays connected to a member of a group: dials it again and again, ever more rarely, until [`Swarm::part`].
-    pub fn keep(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        self.state.try_command(Command::Keep { peer, addresses });
+    ///
+    /// Cancel safe: yes.
+    pub async fn keep(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.state.command(Command::Keep { peer, addresses }).await;
     }
 
     /// Disconnects a peer that is no member any longer; its streams end. It may come again, as a stranger.
-    pub fn part(&self, peer: PeerId) {
-        self.state.try_command(Command::Part(peer));
+    ///
+    /// Cancel safe: yes.
+    pub async fn part(&self, peer: PeerId) {
+        self.state.command(Command::Part(peer)).await;
     }
 
     /// Remembers an offence. A peer that is banned by it is disconnected, and neither asked nor let in for a while.

@@ -64,8 +64,8 @@ async fn a_kept_peer_is_connected_to_until_it_is_parted_from() {
     let kind = Kind::Libp2p;
     let (one, other) = (kind.node().await, kind.start(Config { ..config() }, Shelf::default()).await);
     let peer = other.swarm.peer_id();
-    one.swarm.keep(peer, other.swarm.listen_addrs());
+    one.swarm.keep(peer, other.swarm.listen_addrs()).await;
     super::connected(&one, &other).await;
-    one.swarm.part(peer);
+    one.swarm.part(peer).await;
     super::until(&one.swarm, "they part", |swarm| swarm.connected() == 0).await;
 }

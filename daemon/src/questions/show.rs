@@ -1,0 +1,32 @@
+//! What this node has of an atom: binary packages and distfiles.
+
+use crate::api_builds::{ShowAnswer, ShownDistfile};
+use crate::blocking;
+use crate::domain::Domain;
+use crate::http::jobs;
+use crate::targets;
+use std::sync::Arc;
+use tree::atom::{Atom, ParseAtomError};
+
+/// The binary packages of the binhost and the distfiles that an atom means.
+///
+/// Cancel safe: yes.
+///
+/// # Errors
+/// When it is no atom.
+pub async fn local(domain: &Arc<Domain>, text: &str) -> Result<ShowAnswer, ParseAtomError> {
+    let atom: Atom = text.parse()?;
+    let (domain, text) = (Arc::clone(domain), text.to_owned());
+    let answer = blocking::run(move || {
+        let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();
+        let named = targets::resolve(&domain, &text).unwrap_or_default();
+        let distfiles = named.into_iter().map(|target| ShownDistfile {
+            held: domain.store.contains(&target.wanted.digest),
+            digest: target.wanted.digest.to_string(),
+            size: target.wanted.size.unwrap_or_default(),
+            name: target.name,
+        });
+        ShowAnswer { binpkgs, distfiles: distfiles.collect() }
+    });
+    Ok(answer.await)
+}
