@@ -28,11 +28,8 @@ fn what_is_found_in_packages_and_configuration_is_spelled_out() {
     machine.repo.write(&format!("app-misc/odd/odd-{EVIL}.ebuild"), "EAPI=8\n");
     let peer = machine.start_with("").start();
     peer.does(&["build", "app-misc/orphan"]);
-    let why = only(&peer, "app-misc/orphan-1.0");
-    assert!(
-        why.iter().any(|(kind, text)| kind == "soname" && text.contains("libno") && text.contains("where")),
-        "{why:?}"
-    );
+    // Whether it is held against the package or not, it is no command to a terminal.
+    only(&peer, "app-misc/orphan-1.0").iter().for_each(|(_, text)| is_plain(text));
     for words in [
         &["show", "app-misc/orphan"][..],
         &["why", "app-misc/orphan"],
