@@ -97,7 +97,8 @@ fn made(job: &Job) -> String {
         (Some("substitute"), Some(builder)) => format!("substituted {}{size}{took} from {builder}", job.cpv),
         (Some("substitute"), None) => format!("substituted {}{size}{took}", job.cpv),
         (Some("offload"), builder) => {
-            let by = builder.as_ref().map(|builder| format!(" on {builder}")).unwrap_or_default();
+            let by = job.builder_name.as_ref().or(builder.as_ref());
+            let by = by.map(|builder| format!(" on {builder}")).unwrap_or_default();
             format!("offloaded {}{size}{took}{by}", job.cpv)
         }
         (Some(_), _) => format!("built {}{size}{took}", job.cpv),
@@ -186,6 +187,7 @@ pub(crate) mod tests {
             reason: None,
             source: Some("build".to_owned()),
             builder: None,
+            builder_name: None,
             on: None,
             client: None,
             tried: Vec::new(),

@@ -42,8 +42,8 @@ pub struct Shared {
     claimed: RwLock<Claimed>,
     groups: Arc<Groups>,
     trust: Arc<Trust>,
-    /// Who was offered which blob, beside what is given to many.
-    offered: RwLock<HashMap<Digest, HashSet<PeerId>>>,
+    /// Who was offered which blob, and how often, beside what is given to many.
+    offered: RwLock<HashMap<Digest, HashMap<PeerId, usize>>>,
     queries: OnceLock<Box<Answerer>>,
     dialogues: OnceLock<Box<Converser>>,
     given_bytes: Arc<AtomicU64>,
@@ -93,14 +93,21 @@ impl Shared {
 
     /// Gives a blob of the store to this peer, until [`Shared::take_back`].
     pub fn offer(&self, digest: Digest, peer: PeerId) {
-        self.offered.write().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default().insert(peer);
+        let mut offered = self.offered.write().unwrap_or_else(PoisonError::into_inner);
+        *offered.entry(digest).or_default().entry(peer).or_default() += 1;
     }
 
     /// Takes back what [`Shared::offer`] gave.
     pub fn take_back(&self, digest: &Digest, peer: &PeerId) {
         let mut offered = self.offered.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(peers) = offered.get_mut(digest) {
-            peers.remove(peer);
+            // Another job may have offered the same.
+            if let Some(times) = peers.get_mut(peer) {
+                *times -= 1;
+                if *times == 0 {
+                    peers.remove(peer);
+                }
+            }
             if peers.is_empty() {
                 offered.remove(digest);
             }
@@ -109,7 +116,7 @@ impl Shared {
 
     fn is_offered(&self, digest: &Digest, peer: &PeerId) -> bool {
         let offered = self.offered.read().unwrap_or_else(PoisonError::into_inner);
-        offered.get(digest).is_some_and(|peers| peers.contains(peer))
+        offered.get(digest).is_some_and(|peers| peers.contains_key(peer))
     }
 
     /// Says who answers questions of [`Topic::Query`] from now on; the first to say it stays.

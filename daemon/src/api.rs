@@ -186,6 +186,9 @@ pub struct Peer {
     /// What a member may do: `fetch`, `build` or `sign`; told on the control socket only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Seconds for which no builds are given to it, after failures of its own; told on the control socket only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounded_s: Option<u64>,
 }
 
 /// What to fetch: distfile names, digests, CIDs, atoms or sets.

@@ -155,6 +155,9 @@ pub struct Job {
     pub source: Option<String>,
     /// Peer id of the builder, when another node built it or builds it now.
     pub builder: Option<String>,
+    /// What people call that builder, when it is of a group.
+    #[serde(default)]
+    pub builder_name: Option<String>,
     /// Where it was asked to be built: `local`, `any`, or a peer id; none leaves it to the configuration.
     #[serde(default)]
     pub on: Option<String>,

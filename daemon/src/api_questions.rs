@@ -54,6 +54,8 @@ pub enum MissKind {
     Symbol,
     /// This version is there with these USE flags, built from another recipe: compiler flags, ebuild or dependencies.
     Recipe,
+    /// It was built here for another machine of the group, with its configuration.
+    Guest,
     /// It was built by somebody whose word does not count here.
     Trust,
     /// What the package or the user says forbids it.

@@ -167,6 +167,8 @@ fn included(root: &Path, pattern: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test makes its files")]
+
     use super::*;
     use tree::elf::Abi;
 

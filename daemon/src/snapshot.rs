@@ -70,6 +70,7 @@ pub fn named_peers(domain: &Domain) -> Peers {
         if let Some(role) = domain.groups.role(&id) {
             (peer.name, peer.role) = (Some(domain.groups.name(&id)), Some(role.to_string()));
         }
+        peer.grounded_s = domain.builds.grounded(&id).map(|grounded| grounded.for_s);
     }
     all
 }
@@ -105,6 +106,7 @@ fn peer(info: PeerInfo) -> Peer {
         blamed: info.blamed,
         name: None,
         role: None,
+        grounded_s: None,
     }
 }
 

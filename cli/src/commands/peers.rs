@@ -10,7 +10,7 @@ use daemon::api::{DialRequest, Peers};
 #[derive(Debug, Args)]
 #[command(long_about = "Show the connected peers, or dial one.\n\n\
     Prints `ID lan|wan HOLDINGS RTT_MS GIVEN_BYTES RECEIVED_BYTES BLAMED ADDRESS AGENT` for each, and `NAME ROLE` behind it for \
-    a member of a group.")]
+    a member of a group, and `grounded:SECONDSs` for one that is given no builds for so long because it failed too often.")]
 pub(crate) struct PeersArgs {
     #[command(subcommand)]
     what: Option<PeersVerb>,
@@ -44,10 +44,13 @@ pub(crate) async fn run(args: &PeersArgs, client: &Client, out: &Output) -> Resu
         let address = peer.addresses.first().map_or("?", String::as_str);
         let (given, received, blamed) = (peer.given_bytes, peer.received_bytes, peer.blamed);
         let (id, holdings, agent) = (&peer.peer_id, peer.holdings, &peer.agent);
-        let member = match (&peer.name, &peer.role) {
+        let mut member = match (&peer.name, &peer.role) {
             (Some(name), Some(role)) => format!(" {name} {role}"),
             _ => String::new(),
         };
+        if let Some(seconds) = peer.grounded_s {
+            member.push_str(&format!(" grounded:{seconds}s"));
+        }
         out.fact(&format!("{id} {place} {holdings} {rtt} {given} {received} {blamed} {address} {agent}{member}"))?;
     }
     if peers.peers.is_empty() {

@@ -121,6 +121,7 @@ pub(crate) fn kind_word(kind: MissKind) -> &'static str {
         MissKind::Soname => "soname",
         MissKind::Symbol => "symbol",
         MissKind::Recipe => "recipe",
+        MissKind::Guest => "guest",
         MissKind::Trust => "trust",
         MissKind::Policy => "policy",
     }

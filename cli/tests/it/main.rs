@@ -35,6 +35,7 @@ mod crowd;
 mod emerge_wrapper;
 mod examples;
 mod full_disk;
+mod group_packages;
 mod hostile_build;
 mod http_semantics;
 mod lan;

@@ -108,14 +108,16 @@ fn search_finds_names_and_descriptions_and_says_what_is_ready_as_a_binary() {
 
 /// Lets `node` into the group of `founder`, and waits until both know it.
 fn join(founder: &TestPeer, node: &TestPeer, role: &str, name: &str) {
-    let ticket = founder.does(&["invite", "--role", role, "--name", "strong"]);
+    let ticket = founder.does(&["invite", "--role", role]);
     node.does(&["join", ticket.trim(), "--name", name]);
 }
 
 #[test]
 fn members_answer_for_their_own_machines_as_far_as_their_roles_go() {
     let dir = tempdir().unwrap();
-    let strong = Builder::new(&dir.path().join("strong")).start();
+    let strong_machine = Builder::new(&dir.path().join("strong"));
+    let strong = strong_machine.start_with("[node]\nname = \"strong\"").start();
+    strong_machine.import(&strong);
     let weak_machine = Builder::new(&dir.path().join("weak"));
     let weak = weak_machine.start_with("").start();
     let guest = Builder::new(&dir.path().join("guest")).start_with("").start();

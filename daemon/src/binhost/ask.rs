@@ -270,6 +270,8 @@ impl Binhost {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test makes its files")]
+
     use super::super::row::tests::row;
     use super::*;
 

@@ -41,8 +41,6 @@ pub(super) enum ForeignError {
 /// Another machine's domain, laid out below this machine's data directory as long as somebody holds it.
 #[derive(Debug)]
 pub struct Foreign {
-    /// What it is known by.
-    pub(super) digest: Digest,
     /// Whose it is.
     pub(super) client: PeerId,
     /// `PORTAGE_CONFIGROOT`.
@@ -100,7 +98,6 @@ impl Foreigners {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name: String = digest.to_string().chars().take(16).collect();
         let mut foreign = Foreign {
-            digest,
             client,
             config_root: self.dir.join(format!("{name}-{number}")),
             repos_conf: repos_conf(record, repositories)?,

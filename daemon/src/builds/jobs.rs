@@ -278,6 +278,7 @@ impl Jobs {
             reason: None,
             source: None,
             builder: None,
+            builder_name: None,
             on: on.map(str::to_owned),
             client: client.map(|client| client.to_string()),
             tried: Vec::new(),

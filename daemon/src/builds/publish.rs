@@ -77,6 +77,8 @@ pub(super) fn built(
     let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
     let demands = demands(planned, links);
     let row = BinpkgRow::describe(signed, &gpkg, image.digest(), fingerprint, Origin::Built, demands)?;
+    // One that takes the place of a package of this machine's own is listed as that was.
+    let guest = guest && domain.binhost.of_recipe(&fingerprint).iter().all(|old| old.guest);
     let row = BinpkgRow { guest, ..row };
     let claim = planned.may_share.then(|| claim(identity, planned, &row));
     list(domain, row, claim)

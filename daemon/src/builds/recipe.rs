@@ -49,6 +49,11 @@ impl Recipe {
         Self(lines.0)
     }
 
+    /// One that another node wrote, as it says.
+    pub(super) fn of_text(text: String) -> Self {
+        Self(text)
+    }
+
     /// What the recipe is known by among nodes.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {

@@ -74,6 +74,10 @@ pub(super) async fn begin(
         joining.builds.jobs.join(&wanted)
     });
     let (entry, new) = joined.await?;
+    if !new && client.is_none() && entry.now().client.is_some() {
+        // It is this machine's own from now on, and listed here.
+        entry.show(|job| job.client = None);
+    }
     if new {
         spawn(domain, plan, index, Arc::clone(&entry));
     }
@@ -99,6 +103,7 @@ async fn make(
     entry: &Arc<Entry>,
 ) -> Result<Made, WorkError> {
     let (fingerprint, guest) = (planned.recipe.fingerprint(), plan.foreign.is_some());
+    let foreign = guest;
     // Who asks this machine to build wants its own word, and no other builder's.
     let own_word = guest && planned.asked;
     if !entry.rebuild() {
@@ -124,8 +129,9 @@ async fn make(
     let path = build(domain, plan, planned, entry, dependencies).await?;
     entry.show(|job| "sign".clone_into(&mut job.phase));
     let (publishing, planned, header) = (Arc::clone(domain), planned.clone(), plan.header.clone());
+    let guest = guest && entry.now().client.is_some();
     let row = blocking::run(move || {
-        if !guest && let Err(error) = publishing.binhost.set_header(header) {
+        if !foreign && let Err(error) = publishing.binhost.set_header(header) {
             tracing::warn!(%error, "the binhost's index keeps its old header");
         }
         publish::built(&publishing, &publishing.builds.identity, &planned, &path, guest)
@@ -250,7 +256,8 @@ async fn offloaded(
     unless_cancelled(entry, made_first(domain, plan, planned, entry, on)).await?;
     started(entry, "offload").await;
     let Some(found) = offload::client::offload(domain, plan, planned, entry, on).await? else {
-        entry.show(|job| job.source = None);
+        // To be built here is the same attempt.
+        entry.show(|job| (job.source, job.attempt) = (None, job.attempt.saturating_sub(1)));
         return Ok(None);
     };
     entry.show(|job| "sign".clone_into(&mut job.phase));

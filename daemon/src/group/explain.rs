@@ -64,6 +64,12 @@ fn of_machine(domain: &Domain, peer: &PeerId) -> Explanation {
         );
         return explained("caught", lines);
     }
+    if let Some(grounded) = domain.builds.grounded(peer) {
+        let (minutes, why) = (grounded.for_s / 60 + 1, grounded.why);
+        lines.push(format!(
+            "no builds are given to it for {minutes} min: it failed five times at once, the last time: {why}"
+        ));
+    }
     let signs = groups.role(peer) == Some(Role::Sign);
     let verdict = match (&listed, signs) {
         (_, true) => "counts",

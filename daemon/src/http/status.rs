@@ -215,6 +215,7 @@ mod tests {
             blamed: 0,
             name: Some(evil()),
             role: Some(evil()),
+            grounded_s: None,
         });
         let lost = Job { reason: Some(evil()), builder: Some(evil()), phase: evil(), ..job(7, JobState::Failed) };
         let binpkgs = [Binpkg { cpv: evil(), use_flags: vec![evil()], builder: Some(evil()), ..binpkg(1) }];
@@ -255,6 +256,7 @@ mod tests {
             reason: None,
             source: None,
             builder: None,
+            builder_name: None,
             on: None,
             client: None,
             tried: Vec::new(),

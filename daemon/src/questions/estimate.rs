@@ -48,6 +48,7 @@ mod tests {
             reason: None,
             source: Some(source.to_owned()),
             builder: None,
+            builder_name: None,
             on: None,
             client: None,
             tried: Vec::new(),

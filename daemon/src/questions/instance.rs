@@ -1,7 +1,7 @@
 //! Binary packages that are nearly what is wanted: what there is of a package here, seen as a reason why it is not taken.
 
 use crate::api_questions::MissKind;
-use crate::binhost::BinpkgRow;
+use crate::binhost::{self, RejectKind};
 use crate::builds::plan::Planned;
 use crate::swarm::PeerId;
 use std::collections::BTreeSet;
@@ -40,7 +40,9 @@ pub struct Instance {
 impl Instance {
     /// A package of this node's binhost.
     #[must_use]
-    pub fn of_row(row: &BinpkgRow) -> Self {
+    pub fn of(instance: &binhost::Instance) -> Self {
+        let row = &instance.row;
+        let compiled = row.demands.as_ref().and_then(|demands| demands.flags.get("CFLAGS").cloned());
         let words = |key: &str| -> BTreeSet<String> {
             let text = row.entry.get(key).unwrap_or_default();
             text.split_ascii_whitespace().map(|flag| flag.trim_start_matches(['+', '-']).to_owned()).collect()
@@ -53,13 +55,13 @@ impl Instance {
             use_flags: words("USE").intersection(&iuse).cloned().collect(),
             iuse,
             chost: text("CHOST"),
-            cflags: text("CFLAGS"),
+            cflags: compiled.or_else(|| text("CFLAGS")),
             fingerprint: row.fingerprint,
             build_id: row.entry.get("BUILD_ID").and_then(|id| id.parse().ok()),
             digest: row.digest,
             at: None,
             peer: None,
-            rejects: Vec::new(),
+            rejects: instance.rejects.iter().map(|reject| (kind_of(reject.kind), reject.text.clone())).collect(),
         }
     }
 
@@ -69,6 +71,7 @@ impl Instance {
         let mut found = Vec::new();
         if let (Some(here), Some(there)) = (&wanted.chost, &self.chost)
             && here != there
+            && !self.rejects.iter().any(|(kind, _)| *kind == MissKind::Chost)
         {
             found.push((MissKind::Chost, format!("it is built for {there}")));
         }
@@ -82,6 +85,17 @@ impl Instance {
             found.push((MissKind::Use, format!("it has USE {}", flags.join(" "))));
         }
         found
+    }
+}
+
+fn kind_of(kind: RejectKind) -> MissKind {
+    match kind {
+        RejectKind::Guest => MissKind::Guest,
+        RejectKind::Chost => MissKind::Chost,
+        RejectKind::Use => MissKind::Use,
+        RejectKind::Cpu => MissKind::Cpu,
+        RejectKind::Soname => MissKind::Soname,
+        RejectKind::Symbol => MissKind::Symbol,
     }
 }
 
@@ -102,11 +116,7 @@ impl Sought {
     /// What a plan wants.
     #[must_use]
     pub fn of(planned: &Planned) -> Self {
-        let variable = |name: &str| {
-            let start = format!("environment {name} ");
-            let line = planned.recipe.text().lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
-            line.map(|text| text.replace("\\s", " "))
-        };
+        let variable = |name: &str| planned.recipe.value("environment", name);
         Self {
             cpv: planned.cpv.clone(),
             use_flags: planned.use_flags.iter().cloned().collect(),

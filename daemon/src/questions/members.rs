@@ -7,7 +7,7 @@ use super::instance::Instance;
 use super::{search, show, weather};
 use crate::announce::Answerer;
 use crate::api_builds::{PlanOption, ShowAnswer};
-use crate::api_questions::{SearchAnswer, WeatherAnswer};
+use crate::api_questions::{MissKind, SearchAnswer, WeatherAnswer};
 use crate::builds::plan::is_word;
 use crate::builds::with_causes;
 use crate::domain::Domain;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tree::cpu::{CpuFeatures, Needed};
 use tree::cpv::Cp;
 
 /// The form written here.
@@ -148,7 +149,10 @@ impl From<&Instance> for Offer {
 
 impl Offer {
     /// What it is to who asked; none where it makes no sense.
-    fn instance(self, peer: PeerId, name: &str) -> Option<Instance> {
+    fn instance(self, peer: PeerId, name: &str, here: &CpuFeatures) -> Option<Instance> {
+        let on = self.use_flags.iter().map(String::as_str);
+        let needed = Needed::of(self.chost.as_deref().unwrap_or_default(), self.cflags.as_deref(), on);
+        let missing = needed.missing_in(here).map(|missing| format!("this processor does not have {missing}"));
         Some(Instance {
             cpv: self.cpv.parse().ok()?,
             repo: self.repo,
@@ -161,7 +165,7 @@ impl Offer {
             digest: self.digest.parse().ok()?,
             at: Some(name.to_owned()),
             peer: Some(peer),
-            rejects: Vec::new(),
+            rejects: missing.map(|text| (MissKind::Cpu, text)).into_iter().collect(),
         })
     }
 }
@@ -304,12 +308,15 @@ pub(super) async fn offers_of_all(domain: &Arc<Domain>, packages: &BTreeSet<Cp>)
     }
     let names = packages.iter().take(PACKAGES_MAX).map(ToString::to_string).collect();
     let (mut instances, mut times) = (Vec::new(), BTreeMap::new());
+    let here = domain.binhost.machine().features();
     for (peer, answer) in ask_all(domain, &MemberQuestion::Offers(names)).await {
         match answer {
             Ok(MemberAnswer::Offers(told)) => {
                 let name = domain.groups.name(&peer);
                 let asked = |instance: &Instance| packages.contains(&instance.cpv.cp);
-                instances.extend(told.offers.into_iter().filter_map(|offer| offer.instance(peer, &name)).filter(asked));
+                instances.extend(
+                    told.offers.into_iter().filter_map(|offer| offer.instance(peer, &name, here)).filter(asked),
+                );
                 for (package, seconds) in told.times {
                     let Ok(cp) = package.parse() else { continue };
                     times.entry(cp).or_insert(seconds);

@@ -93,10 +93,10 @@ pub(super) async fn instances(domain: &Arc<Domain>, wanted: BTreeSet<Cp>) -> BTr
     let looking = Arc::clone(domain);
     blocking::run(move || {
         let mut instances: BTreeMap<Cp, Vec<Instance>> = BTreeMap::new();
-        for row in looking.binhost.rows() {
-            let cp = &row.entry.cpv().cp;
-            if wanted.contains(cp) && looking.store.contains(&row.digest) {
-                instances.entry(cp.clone()).or_default().push(Instance::of_row(&row));
+        for instance in looking.binhost.all_instances() {
+            let cp = &instance.row.entry.cpv().cp;
+            if wanted.contains(cp) {
+                instances.entry(cp.clone()).or_default().push(Instance::of(&instance));
             }
         }
         instances
@@ -114,13 +114,17 @@ pub(super) async fn of_one(
     let state = match foreseen.package.fate {
         Fate::Have => Outlook::Have,
         Fate::Substitute => Outlook::Substitute,
-        Fate::Build if planned.hopeless.is_some() => Outlook::Impossible,
         Fate::Offload => Outlook::Offload,
+        Fate::Build if planned.hopeless.is_some() => Outlook::Impossible,
         Fate::Build => Outlook::Build,
     };
     let missed = matches!(state, Outlook::Build | Outlook::Offload);
-    let why = if missed { Some(why_missed(domain, sky, planned).await) } else { None };
-    let bytes = if missed { away_bytes(domain, planned).await } else { foreseen.package.size };
+    let why = match state {
+        Outlook::Build | Outlook::Offload => Some(why_missed(domain, sky, planned).await),
+        Outlook::Have => unusable(sky, planned),
+        Outlook::Substitute | Outlook::Impossible => None,
+    };
+    let bytes = if state == Outlook::Build { away_bytes(domain, planned).await } else { foreseen.package.size };
     let package = WeatherPackage {
         cpv: planned.cpv.to_string(),
         repo: planned.repo.clone(),
@@ -132,6 +136,19 @@ pub(super) async fn of_one(
         cause: why.as_ref().map(|miss| miss.cause.clone()).or_else(|| planned.hopeless.clone()),
     };
     (package, why)
+}
+
+/// Why this machine cannot use what was made to its own recipe: it is held, and Portage does not take it.
+fn unusable(sky: &Sky, planned: &Planned) -> Option<Miss> {
+    let fingerprint = planned.recipe.fingerprint();
+    let there = sky.instances.get(&planned.cpv.cp)?;
+    let mut made = there.iter().filter(|instance| instance.peer.is_none() && instance.fingerprint == fingerprint);
+    let first = made.next()?;
+    let (kind, text) = first.rejects.first()?;
+    if made.any(|other| other.rejects.is_empty()) {
+        return None;
+    }
+    Some(Miss { kind: *kind, cause: format!("emerge does not take it: {text}"), next: None })
 }
 
 async fn why_missed(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Miss {

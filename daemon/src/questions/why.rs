@@ -111,18 +111,20 @@ fn builders(domain: &Arc<Domain>, planned: &Planned) -> Vec<WhyBuilder> {
     let connected: BTreeSet<_> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
     let state = |peer| {
         if domain.builds.is_caught(peer) {
-            "caught giving something else than it told"
+            "caught giving something else than it told".to_owned()
+        } else if let Some(grounded) = domain.builds.grounded(peer) {
+            format!("not asked to build for {} s: {}", grounded.for_s, grounded.why)
         } else if connected.contains(peer) {
-            "connected"
+            "connected".to_owned()
         } else {
-            "away"
+            "away".to_owned()
         }
     };
     let trusted = domain.builds.trust.builders(&planned.cpv, &planned.slot);
     let told = trusted.iter().map(|peer| WhyBuilder {
         peer: peer.to_string(),
         name: name_of(domain, peer),
-        state: state(peer).to_owned(),
+        state: state(peer),
     });
     told.collect()
 }

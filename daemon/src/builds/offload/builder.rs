@@ -5,13 +5,14 @@ use super::transfer::{TransferError, fetch_domain};
 use super::wire::{Code, LOG_BYTES_MAX, Offer, Said as _, ToBuilder, ToClient, VERSION};
 use super::{HEARTBEAT, SILENCE_MAX};
 use crate::api_builds::{Job, JobState};
-use crate::binhost::Origin;
+use crate::binhost::{COMPILED_WITH, Origin, ask};
 use crate::blocking;
 use crate::builds::foreign::{Foreign, ForeignError};
 use crate::builds::inside::Inside;
 use crate::builds::jobs::Entry;
 use crate::builds::local::LIMITS_HINT;
 use crate::builds::plan::{self, PlanError, Planned};
+use crate::builds::recipe::Recipe;
 use crate::builds::{publish, with_causes, work};
 use crate::domain::Domain;
 use crate::group::Role;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tree::cpu::Needed;
 use tree::cpv::Cpv;
 use tree::digest::Digest;
 use tree::name::RepoName;
@@ -75,6 +77,8 @@ struct Line {
 /// What a client wants besides going on.
 enum Word {
     Nothing,
+    /// Nobody said anything: it is time for a sign of life.
+    Beat,
     Cancel,
     Gone,
 }
@@ -91,9 +95,12 @@ impl Line {
         }
     }
 
-    /// Waits for the client's next word, or for the next sign of life to be given.
+    /// Waits for the client's next word, or until the next sign of life is due.
+    ///
+    /// Cancel safe: yes; for that reason it says nothing itself.
     async fn attend(&mut self) -> Word {
         tokio::select! {
+            biased;
             heard = self.dialogue.hear() => match heard.map(|frame| frame.map(|frame| ToBuilder::decode(&frame))) {
                 Some(Ok(Ok(ToBuilder::Alive {}))) => {
                     self.heard = Instant::now();
@@ -102,11 +109,12 @@ impl Line {
                 Some(Ok(Ok(ToBuilder::Cancel {}))) => Word::Cancel,
                 _ => Word::Gone,
             },
-            _ = self.ticks.tick() => {
-                let silent = self.heard.elapsed() > SILENCE_MAX;
-                if silent || self.dialogue.say(ToClient::Alive {}.encode()).await.is_err() { Word::Gone } else { Word::Nothing }
-            }
+            _ = self.ticks.tick() => if self.heard.elapsed() > SILENCE_MAX { Word::Gone } else { Word::Beat },
         }
+    }
+
+    async fn beat(&mut self) -> bool {
+        self.dialogue.say(ToClient::Alive {}.encode()).await.is_ok()
     }
 
     /// Does something while the client is told that this machine is alive; None when the client left.
@@ -116,8 +124,10 @@ impl Line {
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
-                word = self.attend() => if !matches!(word, Word::Nothing) {
-                    return None;
+                word = self.attend() => match word {
+                    Word::Nothing => {}
+                    Word::Beat if self.beat().await => {}
+                    Word::Beat | Word::Cancel | Word::Gone => return None,
                 },
             }
         }
@@ -158,7 +168,8 @@ impl Line {
                 _ = looks.tick() => {}
                 word = self.attend() => match word {
                     Word::Nothing => {}
-                    Word::Gone => return None,
+                    Word::Beat if self.beat().await => {}
+                    Word::Beat | Word::Gone => return None,
                     Word::Cancel => {
                         if domain.builds.offload.leaves(&fingerprint, &client) && entry.now().client.is_some() {
                             entry.cancel();
@@ -230,24 +241,51 @@ async fn take(domain: &Arc<Domain>, client: PeerId, offer: &Offer, fingerprint: 
     if let Some(claim) = made(domain, client, fingerprint).await {
         return Ok(Taken::Made(claim));
     }
-    if !offload.welcome(&fingerprint, client) {
+    let Some(place) = offload.place(&fingerprint, client) else {
         let why = if domain.config.offload.jobs_max == 0 {
             "it builds for nobody: offload.jobs_max is 0 there".to_owned()
         } else {
             format!("{} builds for others run or wait there already", offload.guests())
         };
         return Err(ToClient::refused(Code::Busy, &why));
-    }
+    };
     if let Some(entry) = domain.builds.jobs.open_of(&fingerprint) {
+        place.taken();
         settle(domain, &entry, fingerprint);
         return Ok(Taken::Job(entry));
     }
-    let begun = begin(domain, client, offer, fingerprint).await;
-    match &begun {
-        Ok(entry) => settle(domain, entry, fingerprint),
-        Err(_) => offload.farewell(&fingerprint),
+    fits(domain, offer).await?;
+    let entry = begin(domain, client, offer, fingerprint).await?;
+    place.taken();
+    settle(domain, &entry, fingerprint);
+    Ok(Taken::Job(entry))
+}
+
+/// Whether this machine can run what it would make: asked before anything is fetched.
+async fn fits(domain: &Arc<Domain>, offer: &Offer) -> Result<(), ToClient> {
+    let recipe = Recipe::of_text(offer.recipe.clone());
+    let value = |name: &str| recipe.value("environment", name).unwrap_or_default();
+    let own = ask::own_portage(domain).await.unwrap_or_default();
+    let differs = |own: &str, theirs: &str| !own.is_empty() && !theirs.is_empty() && own != theirs;
+    if differs(&own.arch, &offer.arch) {
+        let why = format!("it is a machine of ARCH {}, and the package is for {}", own.arch, offer.arch);
+        return Err(ToClient::refused(Code::Arch, &why));
     }
-    begun.map(Taken::Job)
+    if differs(&own.chost, &offer.chost) {
+        let why = format!("its CHOST is {}, and the package is for {}", own.chost, offer.chost);
+        return Err(ToClient::refused(Code::Chost, &why));
+    }
+    let flags: Vec<String> = COMPILED_WITH.iter().map(|name| value(name)).filter(|flags| !flags.is_empty()).collect();
+    let needed = Needed::of(&offer.chost, flags.iter().map(String::as_str), []);
+    match (&needed, needed.missing_in(domain.binhost.machine().features())) {
+        // What the builder's own compiler was told by `native` of the client's is known by its names only.
+        (Needed::Features(_), Some(missing)) => {
+            let why =
+                format!("its processor lacks {missing}, which programs made with these flags use while they are built");
+            Err(ToClient::refused(Code::Cpu, &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets go of the place in the queue when the job ended, whoever listens by then.

@@ -1,6 +1,7 @@
 //! The client's end: one package is offered to one builder after another, until one made it, the ebuild failed, or nobody
 //! is left; then it is built here, unless its user named the one builder.
 
+use super::log::Log;
 use super::transfer::{Lent, TransferError, fetch_package};
 use super::wire::{Code, Offer, Said as _, ToBuilder, ToClient, VERSION};
 use super::{HEARTBEAT, On, REACH_MAX, SILENCE_MAX, builders, word_counts};
@@ -9,7 +10,6 @@ use crate::blocking;
 use crate::builds::capture::{self, CaptureError, Captured};
 use crate::builds::claim::SignedClaim;
 use crate::builds::jobs::Entry;
-use crate::builds::local::{LOG, LOG_BYTES_MAX};
 use crate::builds::plan::{Plan, Planned};
 use crate::builds::substitute::{self, Substitute};
 use crate::builds::{RequestError, with_causes};
@@ -17,11 +17,8 @@ use crate::domain::Domain;
 use crate::swarm::{Dialogue, PeerId};
 use rand::RngCore as _;
 use rand::rngs::OsRng;
-use sandbox::LogFile;
 use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,11 +28,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 const BUSY_PAUSE: Duration = Duration::from_secs(3);
 /// A builder that was lost is asked once more: it may have gone on, or be here again.
 const LOST_MAX: u32 = 1;
+/// The one builder that the user named may be gone for so long in all.
+const COMES_BACK_MAX: Duration = Duration::from_secs(40);
+/// Lines of a refusal that are told with its reason; all of them are in the log.
+const LINES_TOLD_MAX: usize = 6;
 /// Builders that did not build a package are told of, up to so many.
 const TRIED_MAX: usize = 32;
-const DIRECTORY_MODE: u32 = 0o755;
-/// Bytes of a line of a log.
-const LINE_MAX_BYTES: usize = 8 * 1024;
 
 /// Why a package was not made elsewhere, and will not be made here instead.
 #[derive(Debug, thiserror::Error)]
@@ -126,16 +124,32 @@ async fn capturable(domain: &Arc<Domain>, plan: &Plan, planned: &Planned) -> Res
     captured.await.cloned().map_err(|error| OffloadError::Capture(Arc::new(error)))
 }
 
+/// How the builders that were asked so far did.
+#[derive(Default)]
+struct Course {
+    left_out: BTreeSet<PeerId>,
+    lost: u32,
+    lost_since: Option<Instant>,
+}
+
+/// What follows from an outcome.
+enum Step {
+    /// The same builder again, after a pause if there is a reason to wait.
+    Again(Option<&'static str>),
+    /// Another one.
+    Leave(String),
+}
+
 impl Giving<'_> {
     async fn run(self) -> Result<Option<Substitute>, OffloadError> {
         let offload = &self.domain.builds.offload;
-        let (mut left_out, mut lost) = (BTreeSet::new(), 0);
+        let mut course = Course::default();
         loop {
-            let Some(peer) = self.next(&left_out) else { return Ok(None) };
+            let Some(peer) = self.next(&course.left_out) else { return Ok(None) };
             let name = self.domain.groups.name(&peer);
             self.entry.show(|job| {
                 "offload".clone_into(&mut job.phase);
-                job.builder = Some(peer.to_string());
+                (job.builder, job.builder_name) = (Some(peer.to_string()), Some(name.clone()));
                 job.reason = Some(format!("offered to {name}"));
             });
             let begun = Instant::now();
@@ -151,47 +165,68 @@ impl Giving<'_> {
                 outcome => outcome,
             };
             drop(given);
-            let reason = match outcome {
-                Outcome::Made(_) | Outcome::Cancelled => return Err(OffloadError::Cancelled),
-                Outcome::Failed { phase, reason, tail, ebuild: true } => {
-                    offload.praise(&peer);
-                    return Err(OffloadError::Ebuild { name, phase, reason, tail });
-                }
-                Outcome::Failed { phase, reason, .. } => {
-                    offload.note_failure(peer, begun.elapsed(), &reason);
-                    format!("{phase}: {reason}")
-                }
-                Outcome::Refused { code: Code::Busy, .. } if matches!(self.on, On::Peer(_)) => {
-                    self.pause().await?;
-                    continue;
-                }
-                Outcome::Refused { code, reason, lines } => {
-                    tracing::info!(cpv = %self.planned.cpv, builder = name, %code, reason, ?lines, "a builder refused");
-                    let lines: Vec<String> = lines.into_iter().take(6).collect();
-                    if lines.is_empty() { reason } else { format!("{reason} ({})", lines.join("; ")) }
-                }
-                Outcome::Liar(reason) => {
-                    tracing::warn!(cpv = %self.planned.cpv, builder = name, reason, "a builder is believed no more");
-                    self.domain.builds.caught.add(peer);
-                    reason
-                }
-                Outcome::Lost(reason) => {
-                    offload.note_failure(peer, begun.elapsed(), &reason);
-                    if lost < LOST_MAX && offload.grounded(&peer).is_none() {
-                        lost += 1;
-                        tracing::info!(cpv = %self.planned.cpv, builder = name, reason, "a builder was lost and is asked again");
-                        continue;
+            match self.step(peer, &name, outcome, begun, &mut course)? {
+                Step::Again(None) => {}
+                Step::Again(Some(why)) => self.pause(why).await?,
+                Step::Leave(reason) => {
+                    course = Course { left_out: course.left_out, ..Course::default() };
+                    course.left_out.insert(peer);
+                    self.failed_at(peer, &name, &reason);
+                    if matches!(self.on, On::Peer(_)) {
+                        return Err(OffloadError::Named { name, reason });
                     }
-                    reason
                 }
-            };
-            lost = 0;
-            left_out.insert(peer);
-            self.failed_at(peer, &name, &reason);
-            if matches!(self.on, On::Peer(_)) {
-                return Err(OffloadError::Named { name, reason });
             }
         }
+    }
+
+    /// What to do after an attempt that brought nothing.
+    fn step(
+        &self,
+        peer: PeerId,
+        name: &str,
+        outcome: Outcome,
+        begun: Instant,
+        course: &mut Course,
+    ) -> Result<Step, OffloadError> {
+        let offload = &self.domain.builds.offload;
+        let (cpv, named) = (&self.planned.cpv, matches!(self.on, On::Peer(_)));
+        Ok(match outcome {
+            Outcome::Made(_) | Outcome::Cancelled => return Err(OffloadError::Cancelled),
+            Outcome::Failed { phase, reason, tail, ebuild: true } => {
+                offload.praise(&peer);
+                return Err(OffloadError::Ebuild { name: name.to_owned(), phase, reason, tail });
+            }
+            Outcome::Failed { phase, reason, .. } => {
+                offload.note_failure(peer, begun.elapsed(), &reason);
+                Step::Leave(format!("{phase}: {reason}"))
+            }
+            Outcome::Refused { code: Code::Busy, .. } if named => {
+                Step::Again(Some("waits: the builder has enough to do"))
+            }
+            Outcome::Refused { code, reason, lines } => {
+                tracing::info!(%cpv, builder = name, %code, reason, ?lines, "a builder refused");
+                let lines: Vec<String> = lines.into_iter().take(LINES_TOLD_MAX).collect();
+                Step::Leave(if lines.is_empty() { reason } else { format!("{reason} ({})", lines.join("; ")) })
+            }
+            Outcome::Liar(reason) => {
+                tracing::warn!(%cpv, builder = name, reason, "a builder is believed no more");
+                self.domain.builds.caught.add(peer);
+                Step::Leave(reason)
+            }
+            Outcome::Lost(reason) => {
+                offload.note_failure(peer, begun.elapsed(), &reason);
+                let gone_for = course.lost_since.get_or_insert(begun).elapsed();
+                // The only one that may build it may be starting again.
+                let patient = named && gone_for < COMES_BACK_MAX;
+                if (course.lost >= LOST_MAX && !patient) || offload.grounded(&peer).is_some() {
+                    return Ok(Step::Leave(reason));
+                }
+                course.lost += 1;
+                tracing::info!(%cpv, builder = name, reason, "a builder was lost and is asked again");
+                Step::Again(patient.then_some("waits: the builder was lost"))
+            }
+        })
     }
 
     /// Whom to ask next.
@@ -209,7 +244,7 @@ impl Giving<'_> {
     fn failed_at(&self, peer: PeerId, name: &str, reason: &str) {
         tracing::info!(cpv = %self.planned.cpv, builder = name, reason, "not built there");
         self.entry.show(|job| {
-            job.builder = None;
+            (job.builder, job.builder_name) = (None, None);
             if job.tried.len() < TRIED_MAX {
                 let (name, reason) = (name.to_owned(), reason.to_owned());
                 job.tried.push(Tried { peer: peer.to_string(), name, reason });
@@ -217,8 +252,8 @@ impl Giving<'_> {
         });
     }
 
-    async fn pause(&self) -> Result<(), OffloadError> {
-        self.entry.show(|job| job.reason = Some("waits: the builder has enough to do".to_owned()));
+    async fn pause(&self, why: &str) -> Result<(), OffloadError> {
+        self.entry.show(|job| job.reason = Some(why.to_owned()));
         let mut cancelled = self.entry.cancelled();
         tokio::select! {
             Ok(_true) = cancelled.wait_for(|cancelled| *cancelled) => Err(OffloadError::Cancelled),
@@ -231,7 +266,7 @@ impl Giving<'_> {
         if let Some(grounded) = self.domain.builds.offload.grounded(&peer) {
             let why =
                 format!("it failed five times at once and is left alone for {} s: {}", grounded.for_s, grounded.why);
-            return Outcome::Refused { code: Code::Busy, reason: why, lines: Vec::new() };
+            return Outcome::Refused { code: Code::Role, reason: why, lines: Vec::new() };
         }
         if !word_counts(self.domain, &peer, &self.planned.cpv, &self.planned.slot) {
             let why = "its word does not count here: its role is less than `sign`, and `peer trust` names no such key";
@@ -296,6 +331,14 @@ impl Giving<'_> {
                     dialogue.end().await;
                     return Outcome::Cancelled;
                 }
+                _ = ticks.tick() => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Outcome::Lost(format!("nothing was heard of it for {} s", SILENCE_MAX.as_secs()));
+                    }
+                    if let Err(error) = dialogue.say(ToBuilder::Alive {}.encode()).await {
+                        return Outcome::Lost(error.to_string());
+                    }
+                }
                 frame = dialogue.hear() => {
                     let said = match frame {
                         Some(Ok(frame)) => ToClient::decode(&frame),
@@ -309,14 +352,6 @@ impl Giving<'_> {
                             return outcome;
                         },
                         Err(error) => return Outcome::Lost(error.to_string()),
-                    }
-                }
-                _ = ticks.tick() => {
-                    if heard.elapsed() > SILENCE_MAX {
-                        return Outcome::Lost(format!("nothing was heard of it for {} s", SILENCE_MAX.as_secs()));
-                    }
-                    if let Err(error) = dialogue.say(ToBuilder::Alive {}.encode()).await {
-                        return Outcome::Lost(error.to_string());
                     }
                 }
             }
@@ -404,59 +439,5 @@ async fn until_cancelled(cancelled: &mut watch::Receiver<bool>) {
     if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
         // The sender lives as long as the job.
         std::future::pending::<()>().await;
-    }
-}
-
-/// The builder's log as this machine keeps it.
-struct Log {
-    file: Option<LogFile>,
-    /// What came since the last end of a line.
-    rest: Vec<u8>,
-    bytes: u64,
-}
-
-impl Log {
-    fn new(domain: &Domain, entry: &Entry) -> Self {
-        let dir = domain.builds.jobs.dir_of(entry.id());
-        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&dir);
-        let file = made.and_then(|()| LogFile::create(&dir.join(LOG), LOG_BYTES_MAX));
-        if let Err(error) = &file {
-            tracing::warn!(job = entry.id(), %error, "the log of a builder is not kept");
-        }
-        Self { file: file.ok(), rest: Vec::new(), bytes: 0 }
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.rest.extend_from_slice(bytes);
-        while let Some(at) = self.rest.iter().position(|byte| *byte == b'\n').or_else(|| {
-            // A line without end is cut.
-            (self.rest.len() >= LINE_MAX_BYTES).then_some(LINE_MAX_BYTES - 1)
-        }) {
-            let line: Vec<u8> = self.rest.drain(..=at).collect();
-            self.line(&line);
-        }
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.line(text.trim_end_matches('\n'))
-        {
-            tracing::warn!(%error, "the log of a builder is not kept to its end");
-            self.file = None;
-        }
-    }
-
-    fn end(&mut self) {
-        let rest = std::mem::take(&mut self.rest);
-        if !rest.is_empty() {
-            self.line(&rest);
-        }
-        if let Some(mut file) = self.file.take()
-            && let Err(error) = file.finish()
-        {
-            tracing::warn!(%error, "the log of a builder is not kept to its end");
-        }
     }
 }

@@ -9,6 +9,7 @@
 
 pub(super) mod builder;
 pub(super) mod client;
+mod log;
 mod transfer;
 mod wire;
 
@@ -137,6 +138,8 @@ pub(super) struct Offload {
     /// Places of foreign jobs that run.
     pub(super) slots: Semaphore,
     jobs_max: usize,
+    /// Held while blocks of a domain are put into the store.
+    lending: Mutex<()>,
     /// Fingerprints that others wait for here, and who.
     guests: Mutex<HashMap<Digest, BTreeSet<PeerId>>>,
     conduct: Mutex<HashMap<PeerId, Conduct>>,
@@ -155,13 +158,19 @@ impl Offload {
             foreigners: Foreigners::below(super::inside::absolute(&config.data_dir).join("domains")),
             slots: Semaphore::new(config.offload.jobs_max),
             jobs_max: config.offload.jobs_max,
+            lending: Mutex::default(),
             guests: Mutex::default(),
             conduct: Mutex::default(),
             given: Mutex::default(),
         }
     }
 
-    /// A client waits for a fingerprint; false when there is no room for more.
+    /// A client waits for a fingerprint, which has a place in the queue from now on; None when there is no room for more.
+    fn place(&self, fingerprint: &Digest, client: PeerId) -> Option<Place<'_>> {
+        let new = !lock(&self.guests).contains_key(fingerprint);
+        self.welcome(fingerprint, client).then(|| Place { offload: self, fingerprint: *fingerprint, given_back: new })
+    }
+
     fn welcome(&self, fingerprint: &Digest, client: PeerId) -> bool {
         let mut guests = lock(&self.guests);
         let room = self.jobs_max.saturating_mul(1 + WAITING_FACTOR);
@@ -235,6 +244,28 @@ impl Offload {
     }
 }
 
+/// A place in the queue of foreign jobs; it is free again with this, unless a job has it by then.
+struct Place<'a> {
+    offload: &'a Offload,
+    fingerprint: Digest,
+    given_back: bool,
+}
+
+impl Place<'_> {
+    /// A job has it now, and gives it back when it ends.
+    fn taken(mut self) {
+        self.given_back = false;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.given_back {
+            self.offload.farewell(&self.fingerprint);
+        }
+    }
+}
+
 struct Given<'a> {
     offload: &'a Offload,
     peer: PeerId,
@@ -278,6 +309,7 @@ mod tests {
             foreigners: Foreigners::default(),
             slots: Semaphore::new(jobs_max),
             jobs_max,
+            lending: Mutex::default(),
             guests: Mutex::default(),
             conduct: Mutex::default(),
             given: Mutex::default(),

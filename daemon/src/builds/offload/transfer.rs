@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Blob, FinishError, IncomingError, Store, Wanted};
+use store::{AppendError, Blob, FinishError, IncomingError, Store, Wanted};
 use tree::digest::Digest;
 
 /// A peer begins to send in this time.
@@ -31,6 +31,8 @@ pub(super) enum TransferError {
     Bytes { peer: PeerId },
     #[error("the store does not take it: {0}")]
     Incoming(#[from] IncomingError),
+    #[error("the store does not take it: {0}")]
+    Append(#[from] AppendError),
     #[error("the store does not keep it: {0}")]
     Finish(#[from] FinishError),
     #[error("{0}")]
@@ -51,6 +53,8 @@ impl Lent {
         let root = captured.digest();
         let blocks = captured.files.iter().map(|(digest, bytes)| (digest, bytes.as_slice()));
         let mut lent = Self { domain: Arc::clone(domain), builder, digests: Vec::new() };
+        // Jobs of one request lend the same blocks, and a blob has one writer.
+        let _one = super::lock(&domain.builds.offload.lending);
         for (digest, bytes) in blocks.chain([(&root, captured.record.as_slice())]) {
             put(&domain.store, digest, bytes)?;
             domain.announcer.shared().offer(*digest, builder);
@@ -73,10 +77,10 @@ fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), TransferError
     if held(store, digest).is_some() {
         return Ok(());
     }
-    let mut incoming = store.incoming_unnamed(digest, Some(bytes.len() as u64))?;
-    if incoming.append(bytes).is_ok() {
-        incoming.finish()?;
-    }
+    let mut incoming = store.incoming(&Wanted { digest: *digest, size: Some(bytes.len() as u64), sha512: None })?;
+    let rest = usize::try_from(incoming.len()).ok().and_then(|had| bytes.get(had..)).unwrap_or_default();
+    incoming.append(rest)?;
+    incoming.finish()?;
     Ok(())
 }
 
@@ -153,8 +157,7 @@ pub(super) async fn fetch_package(domain: &Arc<Domain>, claim: &SignedClaim) -> 
         return Err(TransferError::Size { peer, found: body.size(), expected: size });
     }
     while let Some(chunk) = body.chunk().await? {
-        let appended = blocking::run(move || incoming.append(&chunk).map(|()| incoming)).await;
-        incoming = appended.map_err(|error| TransferError::Record(error.to_string()))?;
+        incoming = blocking::run(move || incoming.append(&chunk).map(|()| incoming)).await?;
     }
     Ok(blocking::run(move || incoming.finish()).await?)
 }
