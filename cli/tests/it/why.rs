@@ -143,5 +143,5 @@ fn who_built_it_and_whether_their_word_counts() {
     b.does(&[&["trust", "add"], &words[..]].concat());
     assert_eq!(why(&b, "app-misc/else")["state"], "substitute");
     b.does(&["trust", "remove", &c.peer_id()]);
-    assert_eq!(why(&b, "app-misc/else")["kind"], "trust");
+    assert_eq!(why(&b, "app-misc/else")["state"], "build", "and it can be taken back");
 }
