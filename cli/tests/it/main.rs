@@ -14,6 +14,7 @@
     reason = "the rules of the product's rooms; a test writes files and starts processes, and says so when it cannot"
 )]
 
+mod answers;
 mod builder;
 mod canaries;
 mod cbor;
@@ -38,6 +39,7 @@ mod build_liars;
 mod build_words;
 mod crash;
 mod crowd;
+mod emerge_wrapper;
 mod examples;
 mod full_disk;
 mod group_packages;
@@ -60,11 +62,13 @@ mod offload_secrets;
 mod offload_stranger;
 mod peer_faults;
 mod questions;
+mod questions_hostile;
 mod real_ebuild;
 mod recipe;
 mod relay;
 mod repositories;
 mod restrict;
+mod search;
 mod shutdown;
 mod signed;
 mod stage;
@@ -72,5 +76,10 @@ mod status_page;
 mod substitutes;
 mod swarm;
 mod tidy;
+mod usable;
+mod usable_guests;
+mod usable_table;
 mod verbs;
+mod weather;
+mod why;
 mod wrapper;
