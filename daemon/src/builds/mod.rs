@@ -335,6 +335,12 @@ impl Builds {
         substitute::counting(&all, package, &self.trust, &self.caught)
     }
 
+    /// Whether a builder was caught giving another package than it claimed; it is believed no more until the next start.
+    #[must_use]
+    pub fn is_caught(&self, peer: &PeerId) -> bool {
+        self.caught.has(peer)
+    }
+
     /// Stops a job; None when there is no such job, false when it had ended.
     #[must_use]
     pub fn cancel(&self, id: u64) -> Option<bool> {
