@@ -82,7 +82,7 @@ fn a_weak_machine_gets_from_a_strong_one_what_it_would_have_built_itself_bit_for
 
     came_from(&weak, MINE, &strong);
     let (here, there) = (job(&weak, MINE), job(&strong, MINE));
-    assert_eq!(here["on"], "strong", "{here}");
+    assert_eq!((&here["on"], &here["builder_name"]), (&strong.peer_id().into(), &"strong".into()), "{here}");
     assert!(here["client"].is_null(), "{here}");
     assert_eq!((&there["client"], &there["state"]), (&weak.peer_id().into(), &"done".into()), "{there}");
     assert_eq!(here["fingerprint"], there["fingerprint"]);
