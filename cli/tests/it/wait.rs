@@ -21,6 +21,18 @@ pub(crate) fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Asks again until `holds` does; whether it did before the deadline, so that the one who asks can say more.
+pub(crate) fn within_deadline(mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > DEADLINE {
+            return false;
+        }
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    true
+}
+
 /// What `work` returns, or `None` when it takes longer than `limit`.
 pub(crate) fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
