@@ -99,7 +99,7 @@ async fn prepare(asked: &Asked, client: &Client, around: &Around, out: &Output) 
     match named {
         Ok(true) => return Ok(true),
         Ok(false) => {
-            out.say("peer: binrepos.conf does not name this node's binhost, so emerge does not ask it: `peer setup`")
+            out.say("peer: binrepos.conf does not name this node's binhost, so emerge does not ask it: `peer setup`");
         }
         Err(failure) => out.say(&format!("peer: {failure}; emerge does not ask the binhost")),
     }
