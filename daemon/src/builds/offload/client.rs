@@ -130,6 +130,8 @@ struct Course {
     left_out: BTreeSet<PeerId>,
     lost: u32,
     lost_since: Option<Instant>,
+    /// The one that was lost and is asked again, if it is still there: its name, and how it was lost.
+    again: Option<(PeerId, String, String)>,
 }
 
 /// What follows from an outcome.
@@ -145,7 +147,12 @@ impl Giving<'_> {
         let offload = &self.domain.builds.offload;
         let mut course = Course::default();
         loop {
-            let Some(peer) = self.next(&course.left_out) else { return Ok(None) };
+            let next = self.next(&course.left_out);
+            if let Some((lost, name, reason)) = course.again.take().filter(|(lost, ..)| next != Some(*lost)) {
+                self.failed_at(lost, &name, &reason);
+                course.left_out.insert(lost);
+            }
+            let Some(peer) = next else { return Ok(None) };
             let name = self.domain.groups.name(&peer);
             self.entry.show(|job| {
                 "offload".clone_into(&mut job.phase);
@@ -224,6 +231,7 @@ impl Giving<'_> {
                 }
                 course.lost += 1;
                 tracing::info!(%cpv, builder = name, reason, "a builder was lost and is asked again");
+                course.again = Some((peer, name.to_owned(), reason));
                 Step::Again(patient.then_some("waits: the builder was lost"))
             }
         })
