@@ -77,6 +77,7 @@ pub struct Binhost {
     state: Mutex<State>,
     current: RwLock<Arc<Generation>>,
     changed: Notify,
+    looks: ask::Looks,
 }
 
 #[derive(Default)]
@@ -109,7 +110,15 @@ impl Binhost {
         let known = current.digest().to_string() == digest;
         let root = PIN_ROOT.parse().expect("the name is short and has no control characters");
         let (state, current) = (Mutex::new(state), RwLock::new(Arc::new(current)));
-        let binhost = Self { store: store.clone(), root, machine, state, current, changed: Notify::new() };
+        let binhost = Self {
+            store: store.clone(),
+            root,
+            machine,
+            state,
+            current,
+            changed: Notify::new(),
+            looks: ask::Looks::default(),
+        };
         {
             let state = binhost.state();
             let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();

@@ -248,15 +248,21 @@ impl<'a> Reading<'a> {
         if own.is_empty() {
             return match feature(name) {
                 Some(feature) => {
-                    self.changes.push((feature, on));
+                    self.last_word(feature, on);
                     Ok(())
                 }
                 None if !on || HARMLESS.contains(&name) || UNSEEN.contains(&name) => Ok(()),
                 None => Err(()),
             };
         }
-        self.changes.extend(own.iter().filter_map(|name| feature(name)).map(|feature| (feature, on)));
+        own.iter().filter_map(|name| feature(name)).for_each(|feature| self.last_word(feature, on));
         Ok(())
+    }
+
+    /// Of several words about one feature compilers see the last only, with what follows from it.
+    fn last_word(&mut self, feature: &'static Feature, on: bool) {
+        self.changes.retain(|(earlier, _)| earlier.name != feature.name);
+        self.changes.push((feature, on));
     }
 }
 
@@ -352,6 +358,8 @@ mod tests {
         assert_eq!(needs("-mno-avx -march=haswell"), needs("-march=haswell -mno-avx"));
         assert!(!needs("-march=haswell -mno-avx").has("avx2"), "avx2 builds on avx");
         assert!(needs("-mavx2").has("sse4.2") && needs("-mavx2").has("ssse3"));
+        // gcc -mxop -mno-xop -dM -E defines nothing, not even __AVX__.
+        assert_eq!(needs("-mxop -mno-xop"), needs(""));
         assert!(needs("-mno-avx2 -mavx2").has("avx2") && !needs("-mavx2 -mno-avx2").has("avx2"));
         assert!(
             needs("-mabm").has("lzcnt") && needs("-msse4").has("sse4.2") && !needs("-msse4 -mno-sse4").has("sse4.1")

@@ -170,11 +170,15 @@ impl ElfFile {
     }
 }
 
-/// A name that the dynamic linker could look for.
+/// A name as text. Bytes that no library's name has are spelled out and not left out: nothing of this machine has such a
+/// name, so that a program that needs it is not taken for one that runs here.
 fn name(bytes: &[u8]) -> Option<String> {
-    let text = str::from_utf8(bytes).ok()?;
-    let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
-    fits.then(|| text.to_owned())
+    let text = String::from_utf8_lossy(bytes);
+    let spelled = text.chars().take(NAME_BYTES_MAX).map(|letter| match letter {
+        letter if letter.is_control() => letter.escape_default().to_string(),
+        letter => letter.to_string(),
+    });
+    (!text.is_empty()).then(|| spelled.collect())
 }
 
 impl Links {

@@ -138,6 +138,11 @@ impl Builder {
     /// `emerge` of the real Portage with this machine's repository, in a root of its own below `name`; binrepos.conf
     /// leads to the binhost of `peer`, whose signatures are asked for. The keyring is that of `keyring`.
     pub(crate) fn emerge(&self, name: &str, binhost: &str, words: &[&str]) -> Output {
+        self.emerge_through(&[], name, binhost, words)
+    }
+
+    /// The same, with words before it that make it run elsewhere.
+    pub(crate) fn emerge_through(&self, before: &[&str], name: &str, binhost: &str, words: &[&str]) -> Output {
         let dir = self.dir.join(name);
         let etc = dir.join("etc/portage");
         fs::create_dir_all(etc.join("binrepos.conf")).expect("a test can write");
@@ -146,8 +151,10 @@ impl Builder {
             dir.join("binhost").display()
         );
         fs::write(etc.join("binrepos.conf/peerage.conf"), section).expect("a test can write");
-        let mut command = Command::new(checkout().join("examples/portage"));
-        command.arg(&dir).args(["emerge", "--oneshot", "--color=n", "--ask=n"]).args(words);
+        let program = checkout().join("examples/portage");
+        let mut all = before.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(all.next().expect("the program itself"));
+        command.args(all).arg(&dir).args(["emerge", "--oneshot", "--color=n", "--ask=n"]).args(words);
         command.env("PEERAGE_PORTAGE", portage()).env("REPOS", &self.repo.dir).env("FEATURES", "");
         wait::run(command.env_remove("PYTHONPATH"))
     }

@@ -1,61 +1,17 @@
 //! Two machines on one local network, with all defaults: they find each other by multicast DNS and feed each other, and
 //! nobody named anybody. The machines are network namespaces of this test's own.
 
-use std::process::Command;
-
 use tempfile::tempdir;
 
 use crate::gentoo::{Repo, Source};
+use crate::network::Network;
 use crate::noise::noise;
 use crate::peer::Start;
 use crate::wait;
 
-/// Two namespaces joined by one cable; gone when dropped.
-struct Lan {
-    machines: [String; 2],
-}
-
-impl Lan {
-    /// None where this system lets the test make none.
-    fn new() -> Option<Self> {
-        let machines = [1, 2].map(|number| format!("peerage-{}-{number}", std::process::id()));
-        let lan = Self { machines };
-        let [one, two] = &lan.machines;
-        let made = ip(&["netns", "add", one])
-            && ip(&["netns", "add", two])
-            && ip(&["link", "add", "cable", "netns", one, "type", "veth", "peer", "name", "cable", "netns", two]);
-        let up = lan.machines.iter().zip(["10.77.0.1/24", "10.77.0.2/24"]).all(|(machine, address)| {
-            ip(&["-n", machine, "addr", "add", address, "dev", "cable"])
-                && ip(&["-n", machine, "link", "set", "lo", "up"])
-                && ip(&["-n", machine, "link", "set", "cable", "up"])
-        });
-        (made && up).then_some(lan)
-    }
-
-    fn inside(&self, machine: usize) -> [&str; 4] {
-        ["ip", "netns", "exec", &self.machines[machine]]
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        for machine in &self.machines {
-            // One that was never made is gone already.
-            let _gone = ip(&["netns", "del", machine]);
-        }
-    }
-}
-
-fn ip(words: &[&str]) -> bool {
-    wait::run(Command::new("ip").args(words)).status.success()
-}
-
 #[test]
 fn two_machines_with_all_defaults_find_each_other_and_one_gets_what_the_other_has() {
-    let Some(lan) = crate::upstream::is_root().then(Lan::new).flatten() else {
-        eprintln!("skipped: network namespaces need root, and a system that lets it make them");
-        return;
-    };
+    let Some(lan) = Network::of(2) else { return };
     let dir = tempdir().unwrap();
     let repo = Repo::new(dir.path(), "main");
     let source = Source::new(&dir.path().join("sources"), "near-1.0.bin", &noise(1, 300_000));
@@ -75,4 +31,29 @@ fn two_machines_with_all_defaults_find_each_other_and_one_gets_what_the_other_ha
     let peers = two.json(&["peers"]);
     assert_eq!(peers["peers"][0]["lan"], true, "{peers}");
     two.must_verify();
+}
+
+#[test]
+fn a_cable_that_is_cut_separates_one_machine_only_and_two_daemons_of_one_machine_are_two_peers() {
+    let Some(lan) = Network::of(3) else { return };
+    let dir = tempdir().unwrap();
+    let repo = Repo::new(dir.path(), "main");
+    let start = |name: &str| Start::new(&dir.path().join(name)).repo(&repo);
+    let one = lan.quiet(0, start("one")).start();
+    let two = lan.quiet(1, start("two")).knows(&one).start();
+    let same = lan.second(1, start("same")).knows(&one).start();
+    let three = lan.quiet(2, start("three")).knows(&one).start();
+    one.wait_for_peers(3);
+    assert_eq!(two.p2p_port().split(':').next(), same.p2p_port().split(':').next());
+    assert_ne!(two.peer_id(), same.peer_id());
+    let answers = |from: usize, node: &crate::peer::TestPeer| {
+        let (address, port) = node.p2p_port().split_once(':').map(|(a, p)| (a.to_owned(), p.to_owned())).unwrap();
+        let connects = format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{address}/{port}'");
+        lan.run(from, &["bash", "-c", &connects]).status.success()
+    };
+    assert!(answers(0, &two) && answers(0, &same) && answers(0, &three));
+    lan.cut(1);
+    assert!(!answers(0, &two) && !answers(0, &same) && answers(0, &three));
+    lan.mend(1);
+    assert!(answers(0, &two) && answers(1, &three));
 }

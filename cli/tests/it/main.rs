@@ -2,7 +2,9 @@
 //! clients and `kill -9` around it.
 //!
 //! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
-//! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `noise` (contents),
+//! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `network` (machines
+//! with addresses of their own), `members` (groups of daemons), `workshop`
+//! (machines that build for each other), `canaries` (bytes that must be nowhere), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
     clippy::disallowed_methods,
@@ -14,15 +16,20 @@
 
 mod answers;
 mod builder;
+mod canaries;
+mod cbor;
 mod fault_server;
 mod gentoo;
 mod http;
+mod members;
+mod network;
 mod noise;
 mod offload;
 mod peer;
 mod portage;
 mod upstream;
 mod wait;
+mod workshop;
 
 mod bad_input;
 mod build;
@@ -36,6 +43,9 @@ mod emerge_wrapper;
 mod examples;
 mod full_disk;
 mod group_packages;
+mod groups;
+mod groups_gone;
+mod groups_roles;
 mod hostile_build;
 mod http_semantics;
 mod lan;
@@ -43,6 +53,13 @@ mod layouts;
 mod match_portage;
 mod mirror_faults;
 mod no_open_proxy;
+mod offload_dag;
+mod offload_faults;
+mod offload_lan;
+mod offload_liars;
+mod offload_refused;
+mod offload_secrets;
+mod offload_stranger;
 mod peer_faults;
 mod questions;
 mod questions_hostile;

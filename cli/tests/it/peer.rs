@@ -85,6 +85,15 @@ impl Start {
         self
     }
 
+    /// Lets it speak at this address, and look for nobody.
+    pub(crate) fn at(mut self, listens: &str) -> Self {
+        self.quiet = &["--no-mdns"];
+        if let Some(flag) = self.flags.iter().position(|flag| flag == "--p2p") {
+            self.flags.drain(flag..=flag + 1);
+        }
+        self.flag("--p2p", listens)
+    }
+
     /// The command line, without where output goes.
     fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
@@ -208,6 +217,11 @@ impl TestPeer {
         self.word("/peer_id").to_owned()
     }
 
+    /// The process of the daemon, whatever it was started through.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn store_dir(&self) -> PathBuf {
         self.start.dir.join("store")
     }
@@ -296,6 +310,12 @@ impl TestPeer {
     pub(crate) fn kill(mut self) -> Start {
         self.end();
         self.again()
+    }
+
+    /// `kill -9`; gives back how to start it again at the address where it was, as one does that listens at the default.
+    pub(crate) fn kill_to_return(self) -> Start {
+        let address = self.p2p();
+        self.kill().at(&address)
     }
 
     /// `SIGTERM`, and its end.

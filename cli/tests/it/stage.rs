@@ -8,8 +8,10 @@ use crate::fault_server::{Answer, FaultServer};
 use crate::gentoo::{Repo, Source};
 use crate::http;
 use crate::noise::{BLOCK, Large, noise};
+use crate::peer::both;
 use crate::portage::Client;
 use crate::upstream::{Nginx, gets};
+use crate::workshop::{MINE, MINE_PATCH, Request, SLOW, Workshop, held_at, is_quiet, job, was_built_here};
 
 #[test]
 fn portage_and_nginx_agree_without_a_node() {
@@ -72,4 +74,25 @@ fn one_wrong_byte_in_a_large_file_is_noticed_wherever_it_is() {
         let noticed = panic::catch_unwind(|| Large::new(1, 3).check().take(&wrong)).is_err();
         assert!(noticed, "byte {at}");
     }
+}
+
+#[test]
+fn one_machine_alone_builds_what_the_others_build_for_it() {
+    let workshop = Workshop::new();
+    let (machine, node) = workshop.node("alone");
+    machine.etc("patches/app-misc/mine/welcome.patch", MINE_PATCH);
+    workshop.hold();
+    let request = Request::new(&node, &["app-misc/slow", "app-misc/mine", "app-misc/large"]);
+    held_at(&node);
+    workshop.go_on();
+    request.does();
+    for cpv in [SLOW, MINE, "app-misc/large-1.0"] {
+        was_built_here(&node, cpv);
+    }
+    assert!(job(&node, "app-misc/large-1.0")["size"].as_u64().unwrap() > 20 << 20);
+    let log = node.does(&["logs", &job(&node, MINE)["id"].to_string()]);
+    assert!(log.contains("welcome.patch"), "{log}");
+    let output = node.verb(&["build", "app-misc/broken"]);
+    assert!(both(&output).contains("no such thing, says the compiler"), "{}", both(&output));
+    is_quiet(&machine);
 }

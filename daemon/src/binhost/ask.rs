@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
 use tree::cpv::Cpv;
 use tree::digest::Digest;
 
@@ -26,6 +27,11 @@ const QUIET: Duration = Duration::from_secs(1);
 const QUIET_MAX: Duration = Duration::from_secs(20);
 /// Time after which Portage is asked again though it did not answer to the same question before.
 const AGAIN: Duration = Duration::from_secs(600);
+/// An index that was looked at so lately is not looked at again for the next who asks.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long who asks for the index waits for Portage's answer about a configuration that just changed, and then takes the
+/// index as it was: emerge gives up after 10 s.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// A package takes some milliseconds.
 const DEADLINE: Duration = Duration::from_secs(600);
 /// IUSE and USE of a package are some hundred bytes, of the largest some ten thousand.
@@ -82,6 +88,49 @@ struct Stamps {
     ebuilds: BTreeMap<Digest, u64>,
 }
 
+/// Looks that were made, for those who wait for one.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// Somebody waits for a look.
+    asked: Notify,
+    made: watch::Sender<u64>,
+    /// When somebody last made sure that none was needed.
+    last: Mutex<Option<Instant>>,
+}
+
+/// Makes sure that what is listed fits the configuration as it is now, for who asks right after changing it: looks at the
+/// files, and lets Portage be asked when they changed. Waits 8 s at most.
+///
+/// Cancel safe: yes; Portage is asked in the background.
+pub(crate) async fn in_time(domain: &Arc<Domain>) {
+    let looks = &domain.binhost.looks;
+    {
+        let mut last = looks.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < FRESH) {
+            return;
+        }
+        *last = Some(Instant::now());
+    }
+    let waited = async {
+        // One look may be under way that began before the change.
+        for _ in 0..2 {
+            let mut made = looks.made.subscribe();
+            let looking = Arc::clone(domain);
+            if blocking::run(move || stale(&looking)).await.is_none() {
+                return;
+            }
+            looks.asked.notify_one();
+            // The sender lives as long as the binhost.
+            let _ended = made.changed().await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waited).await.is_err() {
+        tracing::info!(
+            "binary packages are listed as they fitted the configuration before its last change: Portage needs longer to answer"
+        );
+    }
+}
+
 /// Keeps what is listed to what this machine can use, until the daemon stops.
 pub(crate) async fn follow(domain: Arc<Domain>) {
     let mut failed: Option<(Stamps, Instant)> = None;
@@ -104,13 +153,21 @@ pub(crate) async fn follow(domain: Arc<Domain>) {
                 }
             };
         }
-        let told = tokio::time::timeout(PERIOD, domain.binhost.changed.notified()).await.is_ok();
-        let since = Instant::now();
-        while told
-            && since.elapsed() < QUIET_MAX
-            && tokio::time::timeout(QUIET, domain.binhost.changed.notified()).await.is_ok()
-        {}
+        let looks = &domain.binhost.looks;
+        looks.made.send_modify(|made| *made += 1);
+        tokio::select! {
+            () = looks.asked.notified() => {}
+            () = quiet(&domain.binhost.changed) => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
     }
+}
+
+/// Until something changed and a run of changes ended.
+async fn quiet(changed: &Notify) {
+    changed.notified().await;
+    let since = Instant::now();
+    while since.elapsed() < QUIET_MAX && tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
 }
 
 /// The state that Portage should be asked about, if it was not. Libraries are looked at again too. Blocking.

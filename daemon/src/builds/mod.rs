@@ -161,12 +161,6 @@ impl Builds {
         }
     }
 
-    /// Whether a builder was caught giving another package than it claimed.
-    #[must_use]
-    pub fn is_caught(&self, peer: &PeerId) -> bool {
-        self.caught.has(peer)
-    }
-
     /// Why a builder is left alone now, if it is.
     #[must_use]
     pub fn grounded(&self, peer: &PeerId) -> Option<Grounded> {
@@ -339,6 +333,12 @@ impl Builds {
         }
         let all = substitute::claims(domain, &trusted, &package.recipe.fingerprint()).await;
         substitute::counting(&all, package, &self.trust, &self.caught)
+    }
+
+    /// Whether a builder was caught giving another package than it claimed; it is believed no more until the next start.
+    #[must_use]
+    pub fn is_caught(&self, peer: &PeerId) -> bool {
+        self.caught.has(peer)
     }
 
     /// Stops a job; None when there is no such job, false when it had ended.

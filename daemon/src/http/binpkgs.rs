@@ -5,7 +5,7 @@
 
 use super::distfiles::{begin, of_blob, plain};
 use super::range;
-use crate::binhost::{Generation, parse_path};
+use crate::binhost::{Generation, ask, parse_path};
 use crate::blocking;
 use crate::domain::{Domain, held};
 use crate::stats::Source;
@@ -26,6 +26,9 @@ pub(super) async fn file(
     // Portage's copy of an index is kept by host and path without the port: the path names the node.
     if domain.addresses.binhost.rsplit('/').next() != Some(id.as_str()) {
         return plain(StatusCode::NOT_FOUND, "this is not the binhost of this node; see peer status");
+    }
+    if matches!(path.as_str(), "Packages" | "Packages.gz") {
+        ask::in_time(&domain).await;
     }
     match path.as_str() {
         "Packages" => index(&domain.binhost.serve(), false, &method, &headers),

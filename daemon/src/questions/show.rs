@@ -1,6 +1,7 @@
 //! What this node has of an atom: binary packages and distfiles.
 
 use crate::api_builds::{ShowAnswer, ShownDistfile};
+use crate::binhost::ask;
 use crate::blocking;
 use crate::domain::Domain;
 use crate::http::jobs;
@@ -16,6 +17,7 @@ use tree::atom::{Atom, ParseAtomError};
 /// When it is no atom.
 pub async fn local(domain: &Arc<Domain>, text: &str) -> Result<ShowAnswer, ParseAtomError> {
     let atom: Atom = text.parse()?;
+    ask::in_time(domain).await;
     let (domain, text) = (Arc::clone(domain), text.to_owned());
     let answer = blocking::run(move || {
         let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();

@@ -7,6 +7,7 @@ use super::members;
 use super::name_of;
 use crate::api_builds::{Fate, PlanOption};
 use crate::api_questions::{Outlook, WeatherAnswer, WeatherPackage, WeatherTotals};
+use crate::binhost::ask;
 use crate::blocking;
 use crate::builds::plan::{Plan, Planned};
 use crate::builds::{Foreseen, RequestError, substitute};
@@ -90,6 +91,7 @@ pub(super) fn build_times(domain: &Domain) -> BuildTimes {
 
 /// What there is of these packages.
 pub(super) async fn instances(domain: &Arc<Domain>, wanted: BTreeSet<Cp>) -> BTreeMap<Cp, Vec<Instance>> {
+    ask::in_time(domain).await;
     let looking = Arc::clone(domain);
     blocking::run(move || {
         let mut instances: BTreeMap<Cp, Vec<Instance>> = BTreeMap::new();
