@@ -27,7 +27,7 @@ fn cached(repo: &Repo, cpv: &str, description: &str, iuse: &str) {
     let md5 = String::from_utf8_lossy(&sum.stdout).split(' ').next().unwrap().to_owned();
     let text = format!(
         "DEFINED_PHASES=install\nDESCRIPTION={description}\nEAPI=8\nHOMEPAGE=https://example.invalid/\nIUSE={iuse}\n\
-         KEYWORDS=amd64\n         LICENSE=Example\nSLOT=0\n_md5_={md5}\n"
+         KEYWORDS=amd64\nLICENSE=Example\nSLOT=0\n_md5_={md5}\n"
     );
     repo.write(&format!("metadata/md5-cache/{cpv}"), &text);
 }
