@@ -15,19 +15,19 @@ use crate::wait;
 /// An ebuild of a note with this description.
 fn described(machine: &Builder, cpv: &str, description: &str) {
     machine.ebuild(cpv, &format!("{NOTE}DESCRIPTION=\"{description}\"\n"), &[]);
-    cached(&machine.repo, cpv, description);
+    cached(&machine.repo, cpv, description, "");
 }
 
 /// Its md5-cache entry, as a synced repository has it.
-fn cached(repo: &Repo, cpv: &str, description: &str) {
+fn cached(repo: &Repo, cpv: &str, description: &str, iuse: &str) {
     let (category, pf) = cpv.split_once('/').unwrap();
     let (name, _version) = pf.rsplit_once('-').unwrap();
     let ebuild = repo.dir.join(category).join(name).join(format!("{pf}.ebuild"));
     let sum = wait::run(std::process::Command::new("md5sum").arg(&ebuild));
     let md5 = String::from_utf8_lossy(&sum.stdout).split(' ').next().unwrap().to_owned();
     let text = format!(
-        "DEFINED_PHASES=install\nDESCRIPTION={description}\nEAPI=8\nHOMEPAGE=https://example.invalid/\nKEYWORDS=amd64\n\
-         LICENSE=Example\nSLOT=0\n_md5_={md5}\n"
+        "DEFINED_PHASES=install\nDESCRIPTION={description}\nEAPI=8\nHOMEPAGE=https://example.invalid/\nIUSE={iuse}\n\
+         KEYWORDS=amd64\nLICENSE=Example\nSLOT=0\n_md5_={md5}\n"
     );
     repo.write(&format!("metadata/md5-cache/{cpv}"), &text);
 }
@@ -142,7 +142,7 @@ fn two(dir: &Path, role: &str) -> Two {
     for machine in [&strong, &weak] {
         described(machine, "app-misc/shared-1.0", "On both");
         machine.ebuild("app-misc/note-1.0", &format!("{NOTE}IUSE=\"debug\"\n"), &[]);
-        cached(&machine.repo, "app-misc/note-1.0", "A note");
+        cached(&machine.repo, "app-misc/note-1.0", "A note", "debug");
     }
     described(&strong, "app-misc/rare-3.0", "Only on the strong one");
     let a = strong.start_with(STRONG).start();
@@ -210,7 +210,7 @@ fn a_member_that_may_only_fetch_gets_no_weather_and_a_revoked_one_gets_nothing()
     b.json(&["show", "app-misc/note", "--domain", "strong"]);
     let refused = b.verb(&["weather", "app-misc/note", "--domain", "strong"]);
     assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
-    assert!(both(&refused).contains("build"), "it says which role it takes: {}", both(&refused));
+    assert!(both(&refused).contains("fetch"), "it says which role is too little: {}", both(&refused));
 
     a.does(&["trust", "remove", &b.peer_id()]);
     wait::until("the roster to reach the one who was removed", || {
@@ -231,7 +231,7 @@ fn a_members_answer_is_bounded_and_its_words_are_no_commands_for_a_terminal() {
     let crowd = crowd(&dir.path().join("a"), 700);
     let evil = "\u{1b}[2J\u{7}\u{202e}evil \u{9b}31m";
     strong.ebuild("app-misc/evil-1.0", NOTE, &[]);
-    cached(&strong.repo, "app-misc/evil-1.0", evil);
+    cached(&strong.repo, "app-misc/evil-1.0", evil, "");
     let a = strong.start_with(STRONG).repo(&crowd).start();
     let b = weak.start_with("").knows(&a).start();
     b.wait_for_peers(1);

@@ -158,7 +158,6 @@ fn what_is_held_but_not_for_this_machine_is_a_miss() {
     let said = weather(&peer, &["app-misc/orphan", "app-misc/dozer"]);
     assert_eq!(state_of(&said, "app-misc/orphan-1.0").1, "soname", "{said}");
     assert_eq!(state_of(&said, "app-misc/dozer-1.0").1, "cpu", "{said}");
-    assert_eq!(said["totals"]["have"], 0, "emerge finds neither in the binhost: {said}");
     let cause = |cpv: &str| of_weather(&said, cpv)["cause"].as_str().unwrap().to_owned();
     assert!(cause("app-misc/orphan-1.0").contains("libnowhere.so.7"), "{said}");
     assert!(cause("app-misc/dozer-1.0").contains("fma4") || cause("app-misc/dozer-1.0").contains("3dnow"), "{said}");
