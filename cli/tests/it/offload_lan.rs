@@ -43,7 +43,7 @@ fn install(lan: &Network, machine: &Builder, node: &TestPeer, atom: &str) -> Pat
     let from = machine.dir.join("root/etc/portage");
     let to = machine.dir.join(client);
     std::fs::create_dir_all(&to).unwrap();
-    for name in ["package.use", "package.env", "env"] {
+    for name in ["package.use", "package.env", "env", "patches"] {
         let copied = wait::run(Command::new("cp").arg("-r").arg(from.join(name)).arg(&to));
         assert!(copied.status.success(), "{}", both(&copied));
     }
