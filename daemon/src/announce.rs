@@ -114,7 +114,11 @@ impl Shared {
         }
     }
 
+    /// What was offered to a peer that was taken off the group since is not given.
     fn is_offered(&self, digest: &Digest, peer: &PeerId) -> bool {
+        if self.groups.role(peer).is_none() && !self.trust.is_trusted(peer) {
+            return false;
+        }
         let offered = self.offered.read().unwrap_or_else(PoisonError::into_inner);
         offered.get(digest).is_some_and(|peers| peers.contains_key(peer))
     }
@@ -422,7 +426,10 @@ mod tests {
     fn what_is_offered_to_one_peer_is_for_that_peer_until_it_is_taken_back() {
         let node = Node::new();
         let shared = node.shared(BuildShare::None);
-        let (one, other, digest) = (PeerId::random(), PeerId::random(), Digest::of(PACKAGE));
+        let (one, other) = (node.member(Role::Build), node.member(Role::Sign));
+        let (stranger, digest) = (PeerId::random(), Digest::of(PACKAGE));
+        shared.offer(digest, stranger);
+        assert!(shared.open(&digest, &stranger).is_none(), "one that is no member any more");
         shared.offer(digest, one);
         assert!(shared.open(&digest, &one).is_some() && shared.open(&digest, &other).is_none());
         shared.take_back(&digest, &other);

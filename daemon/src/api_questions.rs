@@ -30,7 +30,7 @@ pub enum Outlook {
     Offload,
     /// It is to be built here.
     Build,
-    /// It cannot be made at all.
+    /// It cannot be made at all, or this machine cannot use what is made.
     Impossible,
 }
 

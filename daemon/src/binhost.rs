@@ -180,6 +180,18 @@ impl Binhost {
         Ok(true)
     }
 
+    /// Lets go of packages that were built for other machines before a moment, in seconds since the epoch: who wanted them
+    /// has them. How many. Blocking.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub fn forget_guests(&self, before: u64) -> Result<usize, BinhostError> {
+        let old = |row: &&BinpkgRow| row.guest && row.added_at < before;
+        let gone: Vec<Digest> = self.state().rows.values().filter(old).map(|row| row.digest).collect();
+        gone.iter().try_for_each(|digest| self.remove(digest).map(drop))?;
+        Ok(gone.len())
+    }
+
     /// What the index says of all packages: `ARCH`, `CHOST`, `USE_EXPAND` and the like, as Portage's own header has them.
     /// It survives a restart. Blocking.
     ///

@@ -3,6 +3,7 @@
 use crate::blocking;
 use crate::domain::Domain;
 use crate::pins;
+use crate::stats::now_s;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ const REFRESH_SHARE: u32 = 200;
 const PINS_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// Time between two gc runs.
 const GC_PERIOD: Duration = Duration::from_secs(15 * 60);
+/// Packages built for other machines are kept so long: their clients collected them, and other members may want them too.
+const GUEST_LIFE: Duration = Duration::from_secs(14 * 86_400);
 /// Time between two flushes of what is kept in memory for a while.
 const FLUSH_PERIOD: Duration = Duration::from_secs(30);
 
@@ -45,6 +48,11 @@ pub(crate) async fn fill_pins(domain: Arc<Domain>) {
 pub(crate) async fn gc(domain: Arc<Domain>) {
     loop {
         tokio::time::sleep(GC_PERIOD).await;
+        let binhost = Arc::clone(&domain.binhost);
+        let before = now_s().saturating_sub(GUEST_LIFE.as_secs());
+        if let Err(error) = blocking::run(move || binhost.forget_guests(before)).await {
+            tracing::error!(%error, "packages built for other machines cannot be let go");
+        }
         let store = domain.store.clone();
         match blocking::run(move || store.gc(GcTarget::Budget, false)).await {
             Ok(report) if report.freed_bytes > 0 => {

@@ -195,7 +195,15 @@ impl EbuildRepo {
     /// # Errors
     /// When a directory cannot be read.
     pub fn scan(&self) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
-        scan::scan(&self.root, self.has_md5_cache)
+        scan::scan(&self.root, self.has_md5_cache, false)
+    }
+
+    /// As [`EbuildRepo::scan`], with the packages that have ebuilds and no Manifest, as they need none without distfiles.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn scan_all(&self) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
+        scan::scan(&self.root, self.has_md5_cache, true)
     }
 
     /// The ebuilds of a package as `PF`, oldest version first. A package directory without any ebuild, as in a copy of the

@@ -111,15 +111,15 @@ fn is_directory(entry: &DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
-/// All packages below `root` that have a Manifest, in order.
-pub(crate) fn scan(root: &Path, has_md5_cache: bool) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
+/// All packages below `root` that have a Manifest, in order; with `bare` also those that have ebuilds only.
+pub(crate) fn scan(root: &Path, has_md5_cache: bool, bare: bool) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
     let mut packages = Vec::new();
     for (name, entry) in entries(root)? {
         if NOT_CATEGORIES.contains(&name.as_str()) || !is_directory(&entry) {
             continue;
         }
         if let Ok(category) = name.parse::<Category>() {
-            scan_category(root, &category, has_md5_cache, &mut packages)?;
+            scan_category(root, &category, (has_md5_cache, bare), &mut packages)?;
         }
     }
     packages.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
@@ -129,7 +129,7 @@ pub(crate) fn scan(root: &Path, has_md5_cache: bool) -> Result<Vec<(Cp, Stamp)>,
 fn scan_category(
     root: &Path,
     category: &Category,
-    has_md5_cache: bool,
+    (has_md5_cache, bare): (bool, bool),
     packages: &mut Vec<(Cp, Stamp)>,
 ) -> Result<(), ScanRepoError> {
     let directory = root.join(category.as_str());
@@ -142,20 +142,24 @@ fn scan_category(
         }
         let Ok(name) = name.parse::<PackageName>() else { continue };
         let package = directory.join(name.as_str());
-        let Ok(stat) = fs::metadata(package.join("Manifest")) else { continue };
-        if !stat.is_file() {
+        let manifest = fs::metadata(package.join("Manifest")).ok().filter(Metadata::is_file);
+        // Ebuilds without distfiles need none in a repository of thin Manifests.
+        let ebuilds = if manifest.is_none() && bare { ebuild_traces(&package)? } else { Vec::new() };
+        if manifest.is_none() && ebuilds.is_empty() {
             continue;
         }
         if packages.len() >= PACKAGES_MAX {
             return Err(ScanRepoError::TooMany { path: root.to_owned() });
         }
-        let mut traces = vec![Trace::new("Manifest", &stat)];
+        let mut traces = ebuilds;
+        let alone = !traces.is_empty();
+        traces.extend(manifest.map(|stat| Trace::new("Manifest", &stat)));
         if has_md5_cache {
             if cache.is_none() {
                 cache = Some(cache_traces(&root.join("metadata/md5-cache").join(category.as_str()))?);
             }
             traces.extend(cache.as_mut().and_then(|cache| cache.remove(name.as_str())).unwrap_or_default());
-        } else {
+        } else if !alone {
             traces.extend(ebuild_traces(&package)?);
         }
         packages.push((Cp { category: category.clone(), name }, stamp(traces)));

@@ -130,7 +130,9 @@ pub(crate) fn kind_word(kind: MissKind) -> &'static str {
 /// One line of all.
 pub(crate) fn sum(totals: &WeatherTotals) -> String {
     let WeatherTotals { have, substitute, offload, build, impossible, bytes, build_s, unknown_times, .. } = totals;
-    let all = have + substitute + offload + build + impossible;
+    // Another machine's are what it says.
+    let all =
+        [have, substitute, offload, build, impossible].into_iter().fold(0, |sum: u64, one| sum.saturating_add(*one));
     let packages = if all == 1 { "package" } else { "packages" };
     let mut text = format!("{all} {packages}: {have} here, {substitute} from others");
     if *offload > 0 {
@@ -141,8 +143,9 @@ pub(crate) fn sum(totals: &WeatherTotals) -> String {
         text.push_str(&format!(", {impossible} impossible"));
     }
     text.push_str(&format!("; {} to fetch", human(*bytes)));
-    if offload + build > 0 {
-        let known = offload + build - unknown_times;
+    let builds = offload.saturating_add(*build);
+    if builds > 0 {
+        let known = builds.saturating_sub(*unknown_times);
         text.push_str(&match (known, unknown_times) {
             (0, _) => "; how long the builds take is not known".to_owned(),
             (_, 0) => format!("; builds of about {}", time(*build_s)),

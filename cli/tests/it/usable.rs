@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
@@ -70,7 +71,7 @@ fn a_package_for_another_processor_is_held_and_not_listed() {
         ("dozer", "-O2 -march=bdver4", &[V2, &["avx2", "fma4", "tbm", "xop"]]),
         ("single", "-O2 -mfma4", &[&["fma4"]]),
         ("undone", "-O2 -mxop -mno-xop", &[]),
-        ("flagged", "-O2 -pipe", &[&["3dnowext"]]),
+        ("flagged", "-O2 -pipe", &[&["3dnow", "3dnowext"]]),
     ];
     let packages: Vec<String> = cases.iter().map(|(name, ..)| format!("app-misc/{name}")).collect();
     let flags: Vec<String> = cases.iter().map(|(_, flags, _)| format!("CFLAGS=\"{flags}\"\n")).collect();
@@ -255,9 +256,14 @@ fn the_next_index_that_emerge_asks_for_is_of_the_configuration_as_it_is() {
     machine.etc("package.use", "app-misc/flags color\n");
     peer.does(&["build", "app-misc/flags"]);
     assert_eq!(uses(), [true]);
-    // A user edits package.use and runs emerge.
-    machine.etc("package.use", "app-misc/flags -color\n");
+    // A user edits package.use and runs emerge. An index that was made sure of within the last second stays as it is.
+    let edits = |words: &str| {
+        let start = Instant::now();
+        wait::until("a second to pass", || (start.elapsed() > Duration::from_millis(1100)).then_some(()));
+        machine.etc("package.use", &format!("app-misc/flags {words}\n"));
+    };
+    edits("-color");
     assert_eq!(uses(), [false]);
-    machine.etc("package.use", "app-misc/flags color\n");
+    edits("color");
     assert_eq!(uses(), [true]);
 }

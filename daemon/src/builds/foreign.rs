@@ -49,6 +49,8 @@ pub struct Foreign {
     pub(super) repos_conf: String,
     /// Where the repositories are.
     pub(super) repositories: Vec<PathBuf>,
+    /// Those of the client that are not here, by name.
+    pub(super) missing: Vec<String>,
     /// Names of its variables: what the client's user lets through is let through here.
     pub(super) variables: Vec<String>,
 }
@@ -102,6 +104,7 @@ impl Foreigners {
             config_root: self.dir.join(format!("{name}-{number}")),
             repos_conf: repos_conf(record, repositories)?,
             repositories: record.repositories.iter().filter_map(|repo| repositories.get(&repo.name).cloned()).collect(),
+            missing: missing(record, repositories),
             variables: Vec::new(),
         };
         let etc = foreign.config_root.join("etc/portage");
@@ -137,14 +140,22 @@ impl Foreigners {
     }
 }
 
-/// The client's repositories, in its order, at the places they have here; all of them must be here.
+/// Repositories of the client that this machine has not. One of them may have nothing to do with a package: whether it has,
+/// its recipe tells.
+fn missing(record: &DomainRecord, here: &BTreeMap<String, PathBuf>) -> Vec<String> {
+    record.repositories.iter().filter(|repo| !here.contains_key(&repo.name)).map(|repo| repo.name.clone()).collect()
+}
+
+/// The client's repositories, in its order, at the places they have here; the main one must be here.
 fn repos_conf(record: &DomainRecord, here: &BTreeMap<String, PathBuf>) -> Result<String, ForeignError> {
     let mut text = String::new();
     if let Some(main) = record.repositories.iter().find(|repo| repo.main) {
+        if !here.contains_key(&main.name) {
+            return Err(ForeignError::Repository { name: main.name.clone() });
+        }
         let _infallible = write!(text, "[DEFAULT]\nmain-repo = {}\n", main.name);
     }
-    for repo in &record.repositories {
-        let place = here.get(&repo.name).ok_or_else(|| ForeignError::Repository { name: repo.name.clone() })?;
+    for (repo, place) in record.repositories.iter().filter_map(|repo| Some((repo, here.get(&repo.name)?))) {
         let (name, priority) = (&repo.name, repo.priority);
         let _infallible =
             write!(text, "[{name}]\nlocation = {}\npriority = {priority}\nauto-sync = no\n", place.display());
@@ -195,6 +206,10 @@ mod tests {
         let wanting = DomainRecord { profile: "main:other".to_owned(), ..record.clone() };
         let refused = foreigners.lay_out(digest, client, &wanting, &here, |_| Some(flags.clone()));
         assert!(matches!(refused, Err(ForeignError::Profile { .. })));
+        let mut more = record.clone();
+        more.repositories.push(RepositoryState { name: "extra".to_owned(), ..RepositoryState::default() });
+        let without = foreigners.lay_out(digest, client, &more, &here, |_| Some(flags.clone())).unwrap();
+        assert!(without.missing == ["extra"] && !without.repos_conf.contains("extra"), "{without:?}");
         let refused = foreigners.lay_out(digest, client, &record, &BTreeMap::new(), |_| None);
         assert!(matches!(refused, Err(ForeignError::Repository { name }) if name == "main"));
     }

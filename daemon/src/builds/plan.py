@@ -14,6 +14,9 @@ answer = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # Portage talks on standard output
 
 portage._internal_caller = True
+import portage.output  # noqa: E402
+
+portage.output.nocolor()  # what it says is shown as text
 from _emerge.actions import load_emerge_config  # noqa: E402
 from _emerge.create_depgraph_params import create_depgraph_params  # noqa: E402
 from _emerge.depgraph import backtrack_depgraph  # noqa: E402

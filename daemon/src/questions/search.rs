@@ -37,7 +37,7 @@ impl Descriptions {
     /// The packages of a repository that have all of the words, with description and newest version. Blocking.
     fn find(&self, name: &str, path: &Path, words: &[String]) -> Vec<(Cpv, String)> {
         let Ok(repo) = EbuildRepo::open(path) else { return Vec::new() };
-        let Ok(scanned) = repo.scan() else { return Vec::new() };
+        let Ok(scanned) = repo.scan_all() else { return Vec::new() };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.remove(name).unwrap_or_default();
         let mut now = BTreeMap::new();

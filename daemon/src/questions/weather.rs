@@ -126,6 +126,8 @@ pub(super) async fn of_one(
         Outlook::Have => unusable(sky, planned),
         Outlook::Substitute | Outlook::Impossible => None,
     };
+    // What is held and of no use here is not ready, and would not be if it were made again.
+    let state = if state == Outlook::Have && why.is_some() { Outlook::Impossible } else { state };
     let bytes = if state == Outlook::Build { away_bytes(domain, planned).await } else { foreseen.package.size };
     let package = WeatherPackage {
         cpv: planned.cpv.to_string(),

@@ -18,7 +18,7 @@ use crate::domain::Domain;
 use crate::group::Role;
 use crate::swarm::{Dialogue, PeerId};
 use serde_bytes::ByteBuf;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -311,16 +311,22 @@ async fn begin(
         return Err(domain_error("the recipe of the offer is not that of its fingerprint"));
     }
     let foreign = foreign(domain, client, offer).await?;
+    if foreign.missing.contains(&offer.repo) {
+        let missing = ForeignError::Repository { name: offer.repo.clone() };
+        return Err(ToClient::refused(Code::Repository, &missing.to_string()));
+    }
+    let missing = foreign.missing.clone();
     let inside = Inside::of_foreign(&domain.config, &foreign, domain.builds.path.clone());
     let sandbox = domain.builds.sandbox().map_err(|error| ToClient::refused(Code::Hopeless, &error.to_string()))?;
     let atom = format!("={cpv}::{repo}");
-    let plan = plan::plan_foreign(&sandbox, &inside, foreign, &[atom]).await.map_err(|error| unplanned(&error))?;
+    let plan =
+        plan::plan_foreign(&sandbox, &inside, foreign, &[atom]).await.map_err(|error| unplanned(&error, &missing))?;
     let index = plan.packages.iter().position(|package| package.cpv == cpv && package.asked);
     let Some((index, planned)) = index.and_then(|index| Some((index, plan.packages.get(index)?))) else {
         return Err(ToClient::refused(Code::Differs, "with this configuration nothing is to be built there"));
     };
     if planned.recipe.fingerprint() != fingerprint {
-        return Err(differs(offer, planned));
+        return Err(differs(offer, planned, &missing));
     }
     if let Some(why) = &planned.hopeless {
         return Err(ToClient::refused(Code::Hopeless, why));
@@ -363,28 +369,30 @@ async fn foreign(domain: &Arc<Domain>, client: PeerId, offer: &Offer) -> Result<
     })
 }
 
-fn unplanned(error: &PlanError) -> ToClient {
-    let mut refused = ToClient::refused(Code::Differs, &with_causes(error));
-    if let (ToClient::Refused { lines, .. }, PlanError::Refused { said, .. }) = (&mut refused, error) {
-        let said: Vec<String> = said.lines().map(str::to_owned).collect();
-        *lines = super::wire::cut_lines(&said);
-    }
-    refused
+fn unplanned(error: &PlanError, missing: &[String]) -> ToClient {
+    let said = match error {
+        PlanError::Refused { said, .. } => said.lines().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    differing(&with_causes(error), said, missing)
 }
 
 /// What the two recipes do not have in common: `-` is the client's, `+` this machine's.
-fn differs(offer: &Offer, planned: &Planned) -> ToClient {
+fn differs(offer: &Offer, planned: &Planned, missing: &[String]) -> ToClient {
     let (theirs, ours): (Vec<&str>, Vec<&str>) =
         (offer.recipe.lines().collect(), planned.recipe.text().lines().collect());
     let only = |one: &[&str], other: &[&str], sign: &str| -> Vec<String> {
         one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
     };
     let lines = [only(&theirs, &ours, "-"), only(&ours, &theirs, "+")].concat();
-    let kinds: std::collections::BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').nth(1)).collect();
-    let reason = format!("it comes to another recipe there: {}", kinds.into_iter().collect::<Vec<_>>().join(", "));
-    let mut refused = ToClient::refused(Code::Differs, &reason);
-    if let ToClient::Refused { lines: of_refusal, .. } = &mut refused {
-        *of_refusal = super::wire::cut_lines(&lines);
-    }
-    refused
+    let kinds: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+    differing(&format!("it comes to another recipe there: {kinds}"), lines, missing)
+}
+
+/// A refusal that says first which repositories are not here: they may be why.
+fn differing(reason: &str, lines: Vec<String>, missing: &[String]) -> ToClient {
+    let absent = missing.iter().map(|name| format!("the repository {name} is not on this machine"));
+    let lines: Vec<String> = absent.chain(lines).collect();
+    ToClient::Refused { code: Code::Differs, reason: reason.to_owned(), lines: super::wire::cut_lines(&lines) }
 }

@@ -75,9 +75,20 @@ pub(in crate::builds) enum OffloadError {
 /// What one dialogue came to.
 enum Outcome {
     Made(Box<SignedClaim>),
-    Refused { code: Code, reason: String, lines: Vec<String> },
-    Failed { phase: String, reason: String, tail: Vec<String>, ebuild: bool },
+    Refused {
+        code: Code,
+        reason: String,
+        lines: Vec<String>,
+    },
+    Failed {
+        phase: String,
+        reason: String,
+        tail: Vec<String>,
+        ebuild: bool,
+    },
     Lost(String),
+    /// It cannot be reached, which says nothing of how it builds.
+    Away(String),
     Liar(String),
     Cancelled,
 }
@@ -198,6 +209,7 @@ impl Giving<'_> {
     ) -> Result<Step, OffloadError> {
         let offload = &self.domain.builds.offload;
         let (cpv, named) = (&self.planned.cpv, matches!(self.on, On::Peer(_)));
+        let reached = !matches!(outcome, Outcome::Away(_));
         Ok(match outcome {
             Outcome::Made(_) | Outcome::Cancelled => return Err(OffloadError::Cancelled),
             Outcome::Failed { phase, reason, tail, ebuild: true } => {
@@ -221,8 +233,10 @@ impl Giving<'_> {
                 self.domain.builds.caught.add(peer);
                 Step::Leave(reason)
             }
-            Outcome::Lost(reason) => {
-                offload.note_failure(peer, begun.elapsed(), &reason);
+            Outcome::Lost(reason) | Outcome::Away(reason) => {
+                if reached {
+                    offload.note_failure(peer, begun.elapsed(), &reason);
+                }
                 let gone_for = course.lost_since.get_or_insert(begun).elapsed();
                 // The only one that may build it may be starting again.
                 let patient = named && gone_for < COMES_BACK_MAX;
@@ -286,17 +300,13 @@ impl Giving<'_> {
         let _lent = match lent {
             Ok(lent) => lent,
             Err(error) => {
-                return Outcome::Failed {
-                    phase: "offload".to_owned(),
-                    reason: with_causes(&error),
-                    tail: Vec::new(),
-                    ebuild: false,
-                };
+                // Of this machine: the builder has no part in it.
+                return Outcome::Refused { code: Code::Domain, reason: with_causes(&error), lines: Vec::new() };
             }
         };
         let mut dialogue = match self.domain.swarm.converse(peer, REACH_MAX).await {
             Ok(dialogue) => dialogue,
-            Err(error) => return Outcome::Lost(with_causes(&error)),
+            Err(error) => return Outcome::Away(with_causes(&error)),
         };
         if let Err(error) = dialogue.say(ToBuilder::Offer(Box::new(self.offer())).encode()).await {
             return Outcome::Lost(error.to_string());
