@@ -192,7 +192,7 @@ fn who_is_no_member_or_not_there_is_said_by_name() {
     weak.does(&["build", "app-misc/mine", "--on", &id]);
     came_from(&weak, MINE, &strong);
     // A member whose word does not count is no builder for this machine.
-    let said = refused(&strong, &["build", "app-misc/mine", "--on", "weak"]);
+    let said = refused(&strong, &["build", "dev-libs/two", "--on", "weak"]);
     assert!(said.contains("weak"), "{said}");
-    assert_eq!(held_packages(&strong, MINE), 0);
+    assert_eq!(held_packages(&strong, "dev-libs/two-1.0"), 0);
 }
