@@ -30,25 +30,27 @@ fn two(state: &str, kind: &str) -> (String, String) {
     (state.to_owned(), kind.to_owned())
 }
 
+/// What all machines of the group have ebuilds of.
+const EBUILDS: &[(&str, &str)] = &[
+    ("app-misc/here-1.0", ""),
+    ("app-misc/there-1.0", ""),
+    ("app-misc/nobody-1.0", ""),
+    ("app-misc/older-1.0", ""),
+    ("app-misc/coloured-1.0", "IUSE=\"+color\"\n"),
+    ("app-misc/tuned-1.0", "src_compile() { :; }\n"),
+    ("app-misc/doubted-1.0", ""),
+];
+
 #[test]
 fn what_a_member_has_is_ready_and_each_miss_has_its_cause() {
     let dir = tempdir().unwrap();
-    let ebuilds = [
-        ("app-misc/here-1.0", ""),
-        ("app-misc/there-1.0", ""),
-        ("app-misc/nobody-1.0", ""),
-        ("app-misc/older-1.0", ""),
-        ("app-misc/coloured-1.0", "IUSE=\"+color\"\n"),
-        ("app-misc/tuned-1.0", "src_compile() { :; }\n"),
-        ("app-misc/doubted-1.0", ""),
-    ];
-    let at_a = machine(&dir.path().join("a"), &ebuilds);
+    let at_a = machine(&dir.path().join("a"), EBUILDS);
     at_a.etc("package.use", "app-misc/coloured -color\n");
     package_env(&at_a, &[("app-misc/tuned", "CFLAGS=\"-O1\"\n")]);
     let a = at_a.start_with(STRONG).start();
-    let at_b = machine(&dir.path().join("b"), &ebuilds);
+    let at_b = machine(&dir.path().join("b"), EBUILDS);
     at_b.ebuild("app-misc/older-2.0", NOTE, &[]);
-    let at_c = machine(&dir.path().join("c"), &ebuilds);
+    let at_c = machine(&dir.path().join("c"), EBUILDS);
     let c = at_c.start_with("").knows(&a).start();
     let b = at_b.start_with("").knows(&a).knows(&c).start();
     at_b.import(&b);
@@ -158,6 +160,7 @@ fn what_is_held_but_not_for_this_machine_is_a_miss() {
     let said = weather(&peer, &["app-misc/orphan", "app-misc/dozer"]);
     assert_eq!(state_of(&said, "app-misc/orphan-1.0").1, "soname", "{said}");
     assert_eq!(state_of(&said, "app-misc/dozer-1.0").1, "cpu", "{said}");
+    assert_eq!(said["totals"]["have"], 0, "emerge finds neither in the binhost: {said}");
     let cause = |cpv: &str| of_weather(&said, cpv)["cause"].as_str().unwrap().to_owned();
     assert!(cause("app-misc/orphan-1.0").contains("libnowhere.so.7"), "{said}");
     assert!(cause("app-misc/dozer-1.0").contains("fma4") || cause("app-misc/dozer-1.0").contains("3dnow"), "{said}");

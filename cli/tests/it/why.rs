@@ -90,6 +90,7 @@ fn a_package_for_another_machine_is_told_with_what_it_lacks() {
     peer.does(&["build", "app-misc/ahead", "app-misc/dozer"]);
     let said = why(&peer, "app-misc/ahead");
     assert_eq!(said["kind"], "symbol", "{said}");
+    assert_ne!(said["state"], "have", "{said}");
     let reasons = rejects(&said["instances"][0]);
     assert!(reasons.iter().any(|(kind, text)| kind == "symbol" && text.contains("GLIBC_2.99")), "{said}");
     tells(&peer, "app-misc/ahead", &["GLIBC_2.99", "libc.so.6"]);
