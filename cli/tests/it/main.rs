@@ -60,6 +60,7 @@ mod offload_liars;
 mod offload_refused;
 mod offload_secrets;
 mod offload_stranger;
+mod offload_versions;
 mod peer_faults;
 mod questions;
 mod questions_hostile;

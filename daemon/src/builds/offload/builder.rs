@@ -1,7 +1,9 @@
 //! The builder's end: a client's offer is looked at, refused with the reason or made in the sandbox with the client's
 //! domain, and told of until it ends. The job goes on when the client is lost, and who asks again gets what came of it.
 
+use super::difference::{differs, unplanned};
 use super::transfer::{TransferError, fetch_domain};
+use super::versions::{ROUNDS_MAX, masking, not_the_clients};
 use super::wire::{Code, LOG_BYTES_MAX, Offer, Said as _, ToBuilder, ToClient, VERSION};
 use super::{HEARTBEAT, SILENCE_MAX};
 use crate::api_builds::{Job, JobState};
@@ -11,7 +13,7 @@ use crate::builds::foreign::{Foreign, ForeignError};
 use crate::builds::inside::Inside;
 use crate::builds::jobs::Entry;
 use crate::builds::local::LIMITS_HINT;
-use crate::builds::plan::{self, PlanError, Planned};
+use crate::builds::plan::{self, Plan};
 use crate::builds::recipe::Recipe;
 use crate::builds::{publish, with_causes, work};
 use crate::domain::Domain;
@@ -310,24 +312,8 @@ async fn begin(
     if Digest::of(offer.recipe.as_bytes()) != fingerprint {
         return Err(domain_error("the recipe of the offer is not that of its fingerprint"));
     }
-    let foreign = foreign(domain, client, offer).await?;
-    if foreign.missing.contains(&offer.repo) {
-        let missing = ForeignError::Repository { name: offer.repo.clone() };
-        return Err(ToClient::refused(Code::Repository, &missing.to_string()));
-    }
-    let missing = foreign.missing.clone();
-    let inside = Inside::of_foreign(&domain.config, &foreign, domain.builds.path.clone());
-    let sandbox = domain.builds.sandbox().map_err(|error| ToClient::refused(Code::Hopeless, &error.to_string()))?;
-    let atom = format!("={cpv}::{repo}");
-    let plan =
-        plan::plan_foreign(&sandbox, &inside, foreign, &[atom]).await.map_err(|error| unplanned(&error, &missing))?;
-    let index = plan.packages.iter().position(|package| package.cpv == cpv && package.asked);
-    let Some((index, planned)) = index.and_then(|index| Some((index, plan.packages.get(index)?))) else {
-        return Err(ToClient::refused(Code::Differs, "with this configuration nothing is to be built there"));
-    };
-    if planned.recipe.fingerprint() != fingerprint {
-        return Err(differs(offer, planned, &missing));
-    }
+    let (plan, index) = plan(domain, client, offer, &cpv, &repo).await?;
+    let Some(planned) = plan.packages.get(index) else { return Err(domain_error("the offer names no package")) };
     if let Some(why) = &planned.hopeless {
         return Err(ToClient::refused(Code::Hopeless, why));
     }
@@ -337,17 +323,63 @@ async fn begin(
     entry.ok_or_else(|| ToClient::refused(Code::Hopeless, "there is no such package in the plan"))
 }
 
-/// The client's domain on this machine.
-async fn foreign(domain: &Arc<Domain>, client: PeerId, offer: &Offer) -> Result<Arc<Foreign>, ToClient> {
+/// A plan with the client's domain in which the package has the fingerprint of the offer, and its place there.
+async fn plan(
+    domain: &Arc<Domain>,
+    client: PeerId,
+    offer: &Offer,
+    cpv: &Cpv,
+    repo: &RepoName,
+) -> Result<(Plan, usize), ToClient> {
+    let sandbox = domain.builds.sandbox().map_err(|error| ToClient::refused(Code::Hopeless, &error.to_string()))?;
+    let atom = format!("={cpv}::{repo}");
+    let (mut masked, mut rounds) = (BTreeSet::new(), 0);
+    loop {
+        let foreign = foreign(domain, client, offer, &masked).await?;
+        let missing = foreign.missing.clone();
+        if missing.contains(&offer.repo) {
+            let missing = ForeignError::Repository { name: offer.repo.clone() };
+            return Err(ToClient::refused(Code::Repository, &missing.to_string()));
+        }
+        let inside = Inside::of_foreign(&domain.config, &foreign, domain.builds.path.clone());
+        let plan = plan::plan_foreign(&sandbox, &inside, foreign, std::slice::from_ref(&atom)).await;
+        let plan = plan.map_err(|error| unplanned(&error, &missing))?;
+        let index = plan.packages.iter().position(|package| package.cpv == *cpv && package.asked);
+        let Some((index, planned)) = index.and_then(|index| Some((index, plan.packages.get(index)?))) else {
+            return Err(ToClient::refused(Code::Differs, "with this configuration nothing is to be built there"));
+        };
+        if planned.recipe.text() == offer.recipe {
+            return Ok((plan, index));
+        }
+        let others = not_the_clients(&offer.recipe, planned);
+        rounds += 1;
+        if rounds >= ROUNDS_MAX || others.is_subset(&masked) {
+            return Err(differs(offer, planned, &missing));
+        }
+        tracing::debug!(%cpv, ?others, "planned again with the client's versions");
+        masked.extend(others);
+    }
+}
+
+/// The client's domain on this machine, with these versions masked besides.
+async fn foreign(
+    domain: &Arc<Domain>,
+    client: PeerId,
+    offer: &Offer,
+    masked: &BTreeSet<Cpv>,
+) -> Result<Arc<Foreign>, ToClient> {
     let Ok(digest) = <[u8; 64]>::try_from(offer.domain.as_slice()).map(Digest::from_bytes) else {
         return Err(ToClient::refused(Code::Domain, "the offer names no domain"));
     };
-    if let Some(foreign) = domain.builds.offload.foreigners.get(&digest, &client) {
+    if let Some(foreign) = domain.builds.offload.foreigners.get(&digest, &client).filter(|_| masked.is_empty()) {
         return Ok(foreign);
     }
     let fetched = fetch_domain(domain, client, digest, offer.domain_size).await;
-    let (record, files) =
+    let (record, mut files) =
         fetched.map_err(|error: TransferError| ToClient::refused(Code::Domain, &with_causes(&error)))?;
+    let (record, more) = masking(record, masked, |digest| files.get(digest).cloned());
+    files.extend(more);
+    let digest = Digest::of(&record.encode());
     let laying = Arc::clone(domain);
     let laid_out = blocking::run(move || {
         let here: BTreeMap<String, PathBuf> = laying
@@ -367,32 +399,4 @@ async fn foreign(domain: &Arc<Domain>, client: PeerId, offer: &Offer) -> Result<
         };
         ToClient::refused(code, &with_causes(&error))
     })
-}
-
-fn unplanned(error: &PlanError, missing: &[String]) -> ToClient {
-    let said = match error {
-        PlanError::Refused { said, .. } => said.lines().map(str::to_owned).collect(),
-        _ => Vec::new(),
-    };
-    differing(&with_causes(error), said, missing)
-}
-
-/// What the two recipes do not have in common: `-` is the client's, `+` this machine's.
-fn differs(offer: &Offer, planned: &Planned, missing: &[String]) -> ToClient {
-    let (theirs, ours): (Vec<&str>, Vec<&str>) =
-        (offer.recipe.lines().collect(), planned.recipe.text().lines().collect());
-    let only = |one: &[&str], other: &[&str], sign: &str| -> Vec<String> {
-        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
-    };
-    let lines = [only(&theirs, &ours, "-"), only(&ours, &theirs, "+")].concat();
-    let kinds: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').nth(1)).collect();
-    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
-    differing(&format!("it comes to another recipe there: {kinds}"), lines, missing)
-}
-
-/// A refusal that says first which repositories are not here: they may be why.
-fn differing(reason: &str, lines: Vec<String>, missing: &[String]) -> ToClient {
-    let absent = missing.iter().map(|name| format!("the repository {name} is not on this machine"));
-    let lines: Vec<String> = absent.chain(lines).collect();
-    ToClient::Refused { code: Code::Differs, reason: reason.to_owned(), lines: super::wire::cut_lines(&lines) }
 }

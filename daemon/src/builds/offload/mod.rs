@@ -1,7 +1,8 @@
 //! Offload: another machine of the group builds a package, with this machine's exact configuration.
 //!
 //! In reading order: [`wire`] is what both ends say; [`client`] gives one package away and takes what comes back; [`builder`]
-//! is the other end; [`transfer`] moves the blocks of a domain and the package between exactly these two.
+//! is the other end, [`versions`] plans there with the versions of dependencies that the client has, [`difference`] says why the
+//! two do not agree; [`transfer`] moves the blocks of a domain and the package between exactly these two.
 //!
 //! **Invariants.** What a builder made counts only if its word does ([`super::trust`]) and only for the fingerprint that was
 //! asked. Only the client's own job publishes, once. A builder that is lost costs time and nothing else: the package is
@@ -9,8 +10,10 @@
 
 pub(super) mod builder;
 pub(super) mod client;
+mod difference;
 mod log;
 mod transfer;
+mod versions;
 mod wire;
 
 use super::foreign::Foreigners;
