@@ -169,7 +169,21 @@ pub(crate) fn human(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// File names and what peers say of themselves come from strangers: no escape sequence of theirs reaches the terminal.
+/// File names and what peers say of themselves come from strangers: no escape sequence of theirs reaches the terminal, and
+/// nothing that turns the rest of a line around (Unicode UAX 9, 2.1 to 2.5).
 pub(crate) fn printable(words: &str) -> String {
-    words.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let safe = |c: char| if (c.is_control() && c != '\t') || turns(c) { char::REPLACEMENT_CHARACTER } else { c };
+    words.chars().map(safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn words_of_strangers_neither_move_the_cursor_nor_turn_the_line() {
+        assert_eq!(printable("a\tb\u{1b}[2Jc\u{202e}d\u{2067}é"), "a\tb\u{fffd}[2Jc\u{fffd}d\u{fffd}é");
+    }
 }

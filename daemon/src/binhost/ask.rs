@@ -104,12 +104,9 @@ pub(super) struct Looks {
 /// Cancel safe: yes; Portage is asked in the background.
 pub(crate) async fn in_time(domain: &Arc<Domain>) {
     let looks = &domain.binhost.looks;
-    {
-        let mut last = looks.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < FRESH) {
-            return;
-        }
-        *last = Some(Instant::now());
+    let last = || looks.last.lock().unwrap_or_else(PoisonError::into_inner);
+    if last().is_some_and(|last| last.elapsed() < FRESH) {
+        return;
     }
     let waited = async {
         // One look may be under way that began before the change.
@@ -124,7 +121,9 @@ pub(crate) async fn in_time(domain: &Arc<Domain>) {
             let _ended = made.changed().await;
         }
     };
-    if tokio::time::timeout(PATIENCE, waited).await.is_err() {
+    let ended = tokio::time::timeout(PATIENCE, waited).await;
+    *last() = Some(Instant::now());
+    if ended.is_err() {
         tracing::info!(
             "binary packages are listed as they fitted the configuration before its last change: Portage needs longer to answer"
         );
