@@ -36,6 +36,7 @@ pub mod setup;
 pub mod snapshot;
 pub mod sources;
 mod start;
+pub mod statement;
 pub mod stats;
 pub mod swarm;
 pub mod targets;

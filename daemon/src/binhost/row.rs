@@ -1,6 +1,6 @@
 //! What is known of one binary package of this node: a row of the store's table, in DAG-CBOR.
 
-use crate::builds::claim::peer_id;
+use crate::statement::peer_id;
 use crate::stats::now_s;
 use crate::swarm::PeerId;
 use md5::Digest as _;

@@ -3,9 +3,8 @@
 //! Distfiles need none: a Manifest names their bytes. A claim proves who said it and nothing more; whether that counts
 //! is [`super::trust`]'s question. FORMATS.md has the bytes.
 
+use crate::statement::{Kind, ReadStatementError};
 use crate::swarm::{Identity, PeerId};
-use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
-use libp2p::identity::PublicKey;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tree::cpv::{Cpv, Slot};
@@ -14,10 +13,7 @@ use tree::name::RepoName;
 
 /// The longest encoded claim: some 600 bytes are usual.
 pub const CLAIM_BYTES_MAX: usize = 4096;
-/// The form written here.
-const VERSION: u8 = 1;
-/// What is signed begins with this, so that a signature can never be taken for another kind of message.
-const DOMAIN: &[u8] = b"peerage claim\0";
+const KIND: Kind = Kind { domain: b"peerage claim\0", bytes_max: CLAIM_BYTES_MAX };
 
 /// What a builder says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,24 +51,9 @@ pub struct SignedClaim {
 /// Why bytes are no claim.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadClaimError {
-    /// More than any claim has.
-    #[error("a claim of {length} bytes, expected at most {CLAIM_BYTES_MAX}")]
-    TooLong {
-        /// How many.
-        length: usize,
-    },
-    /// Not the shape of one.
+    /// Not one that its builder signed.
     #[error("not a claim: {0}")]
-    Shape(String),
-    /// Another form.
-    #[error("version {version} of a claim, expected {VERSION}")]
-    Version {
-        /// The version found.
-        version: u8,
-    },
-    /// Not signed by the key it names.
-    #[error("the signature of a claim is not its builder's")]
-    Signature,
+    Statement(#[from] ReadStatementError),
     /// A field is not what it should be.
     #[error("{field} of a claim: {why}")]
     Field {
@@ -81,15 +62,6 @@ pub enum ReadClaimError {
         /// What is wrong with it.
         why: String,
     },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    v: u8,
-    body: ByteBuf,
-    key: ByteBuf,
-    sig: ByteBuf,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,17 +91,13 @@ impl Claim {
             fingerprint: ByteBuf::from(*self.fingerprint.as_bytes()),
             made_at: self.made_at,
         };
-        let body = serde_ipld_dagcbor::to_vec(&body).expect("text, numbers and bytes always have a DAG-CBOR form");
-        let key = identity.signing_key();
-        let sig = key.sign(&signed_bytes(&body)).to_bytes();
-        let envelope = Envelope {
-            v: VERSION,
-            body: ByteBuf::from(body),
-            key: ByteBuf::from(key.verifying_key().to_bytes()),
-            sig: ByteBuf::from(sig),
-        };
-        let bytes = serde_ipld_dagcbor::to_vec(&envelope).expect("bytes always have a DAG-CBOR form");
-        SignedClaim { claim: self, builder: identity.peer_id(), key: key.verifying_key().to_bytes(), bytes }
+        let bytes = KIND.sign(&body, identity);
+        SignedClaim {
+            claim: self,
+            builder: identity.peer_id(),
+            key: identity.signing_key().verifying_key().to_bytes(),
+            bytes,
+        }
     }
 }
 
@@ -146,18 +114,8 @@ impl TryFrom<&[u8]> for SignedClaim {
 
     /// Checks form and signature.
     fn try_from(bytes: &[u8]) -> Result<Self, ReadClaimError> {
-        if bytes.len() > CLAIM_BYTES_MAX {
-            return Err(ReadClaimError::TooLong { length: bytes.len() });
-        }
-        let envelope: Envelope = from_cbor(bytes)?;
-        if envelope.v != VERSION {
-            return Err(ReadClaimError::Version { version: envelope.v });
-        }
-        let key: [u8; 32] = envelope.key.as_slice().try_into().map_err(|_| ReadClaimError::Signature)?;
-        let key = VerifyingKey::from_bytes(&key).map_err(|_| ReadClaimError::Signature)?;
-        let sig = Signature::from_slice(&envelope.sig).map_err(|_| ReadClaimError::Signature)?;
-        key.verify_strict(&signed_bytes(&envelope.body), &sig).map_err(|_| ReadClaimError::Signature)?;
-        let body: Body = from_cbor(&envelope.body)?;
+        let statement = KIND.read(bytes)?;
+        let body: Body = statement.body()?;
         let claim = Claim {
             cpv: body.cpv.parse().map_err(|error| field("cpv", &error))?,
             repo: body.repo.parse::<RepoName>().map_err(|error| field("repo", &error))?.to_string(),
@@ -168,17 +126,8 @@ impl TryFrom<&[u8]> for SignedClaim {
             fingerprint: digest("fingerprint", &body.fingerprint)?,
             made_at: body.made_at,
         };
-        let builder = peer_id(key.as_bytes()).ok_or(ReadClaimError::Signature)?;
-        Ok(Self { claim, builder, key: key.to_bytes(), bytes: bytes.to_vec() })
+        Ok(Self { claim, builder: statement.peer, key: statement.key, bytes: bytes.to_vec() })
     }
-}
-
-fn from_cbor<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ReadClaimError> {
-    serde_ipld_dagcbor::from_slice(bytes).map_err(|error| ReadClaimError::Shape(error.to_string()))
-}
-
-fn signed_bytes(body: &[u8]) -> Vec<u8> {
-    [DOMAIN, body].concat()
 }
 
 fn field(field: &'static str, error: &dyn std::error::Error) -> ReadClaimError {
@@ -190,13 +139,6 @@ fn digest(name: &'static str, bytes: &[u8]) -> Result<Digest, ReadClaimError> {
         .try_into()
         .map_err(|_| ReadClaimError::Field { field: name, why: format!("{} bytes, expected 64", bytes.len()) })?;
     Ok(Digest::from_bytes(exact))
-}
-
-/// The name under which the swarm knows a key; none when the bytes are no ed25519 public key.
-#[must_use]
-pub fn peer_id(key: &[u8; 32]) -> Option<PeerId> {
-    let key = libp2p::identity::ed25519::PublicKey::try_from_bytes(key).ok()?;
-    Some(PublicKey::from(key).to_peer_id())
 }
 
 #[cfg(test)]
@@ -236,18 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn another_key_over_the_same_body_is_not_its_signature() {
-        let (one, two) = (claim().sign(&Identity::generate()), claim().sign(&Identity::generate()));
-        let mut mixed: Envelope = serde_ipld_dagcbor::from_slice(one.as_bytes()).unwrap();
-        let other: Envelope = serde_ipld_dagcbor::from_slice(two.as_bytes()).unwrap();
-        mixed.key = other.key;
-        let bytes = serde_ipld_dagcbor::to_vec(&mixed).unwrap();
-        assert!(matches!(SignedClaim::try_from(bytes.as_slice()), Err(ReadClaimError::Signature)));
-    }
-
-    #[test]
     fn what_is_no_claim_is_refused_in_words() {
-        assert!(matches!(SignedClaim::try_from(&b"garbage"[..]), Err(ReadClaimError::Shape(_))));
-        assert!(matches!(SignedClaim::try_from(&vec![0; 5000][..]), Err(ReadClaimError::TooLong { .. })));
+        assert!(matches!(SignedClaim::try_from(&b"garbage"[..]), Err(ReadClaimError::Statement(_))));
+        assert!(matches!(SignedClaim::try_from(&vec![0; 5000][..]), Err(ReadClaimError::Statement(_))));
     }
 }

@@ -421,7 +421,7 @@ mod tests {
     fn a_key_is_read_from_its_peer_id_and_gives_it_again() {
         let peer = Identity::generate().peer_id();
         let key = key_of(&peer).unwrap();
-        assert_eq!(crate::builds::claim::peer_id(&key), Some(peer));
+        assert_eq!(crate::statement::peer_id(&key), Some(peer));
         assert_eq!(key_of(&PeerId::random()), None);
     }
 }

@@ -3,9 +3,8 @@
 //! A roster proves what the founder said with this serial, and nothing of later ones: [`super::Groups`] never goes back to a lower one.
 
 use super::Role;
-use crate::builds::claim::peer_id;
+use crate::statement::{Kind, ReadStatementError, peer_id};
 use crate::swarm::{Identity, PeerId};
-use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
@@ -16,10 +15,7 @@ pub const ROSTER_BYTES_MAX: usize = 64 << 10;
 pub const MEMBERS_MAX: usize = 256;
 /// The longest name of a node, as the longest label of a host name.
 pub const NAME_BYTES_MAX: usize = 63;
-/// The form written here.
-const VERSION: u8 = 1;
-/// What is signed begins with this, so that a signature can never be taken for another kind of message.
-const DOMAIN: &[u8] = b"peerage roster\0";
+const KIND: Kind = Kind { domain: b"peerage roster\0", bytes_max: ROSTER_BYTES_MAX };
 
 /// One machine of a roster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,22 +54,10 @@ pub struct SignedRoster {
 /// Why bytes are no roster.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadRosterError {
-    /// More than any roster has.
-    #[error("a roster of {length} bytes, expected at most {ROSTER_BYTES_MAX}")]
-    TooLong {
-        /// How many.
-        length: usize,
-    },
-    /// Not the shape of one.
+    /// Not one that somebody signed.
     #[error("not a roster: {0}")]
-    Shape(String),
-    /// Another form.
-    #[error("version {version} of a roster, expected {VERSION}")]
-    Version {
-        /// The version found.
-        version: u8,
-    },
-    /// Not signed by the founder it names.
+    Statement(#[from] ReadStatementError),
+    /// Signed by another node than the founder it names.
     #[error("the signature of a roster is not its founder's")]
     Signature,
     /// A member is not what it should be.
@@ -82,15 +66,6 @@ pub enum ReadRosterError {
         /// What is wrong.
         what: &'static str,
     },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    v: u8,
-    body: ByteBuf,
-    key: ByteBuf,
-    sig: ByteBuf,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,14 +108,7 @@ impl Roster {
             serial: self.serial,
             members: self.members.iter().map(entry).collect(),
         };
-        let body = to_cbor(&body);
-        let sig = key.sign(&signed_bytes(&body)).to_bytes();
-        let bytes = to_cbor(&Envelope {
-            v: VERSION,
-            body: ByteBuf::from(body),
-            key: ByteBuf::from(key.verifying_key().to_bytes()),
-            sig: ByteBuf::from(sig),
-        });
+        let bytes = KIND.sign(&body, identity);
         SignedRoster { roster: self, bytes }
     }
 }
@@ -158,22 +126,11 @@ impl TryFrom<&[u8]> for SignedRoster {
 
     /// Checks form, signature and members.
     fn try_from(bytes: &[u8]) -> Result<Self, ReadRosterError> {
-        if bytes.len() > ROSTER_BYTES_MAX {
-            return Err(ReadRosterError::TooLong { length: bytes.len() });
-        }
-        let envelope: Envelope = from_cbor(bytes)?;
-        if envelope.v != VERSION {
-            return Err(ReadRosterError::Version { version: envelope.v });
-        }
-        let key: [u8; 32] = envelope.key.as_slice().try_into().map_err(|_| ReadRosterError::Signature)?;
-        let signature = Signature::from_slice(&envelope.sig).map_err(|_| ReadRosterError::Signature)?;
-        let verifying = VerifyingKey::from_bytes(&key).map_err(|_| ReadRosterError::Signature)?;
-        verifying.verify_strict(&signed_bytes(&envelope.body), &signature).map_err(|_| ReadRosterError::Signature)?;
-        let body: Body = from_cbor(&envelope.body)?;
-        if body.group.as_slice() != key {
+        let statement = KIND.read(bytes)?;
+        let (body, founder): (Body, PeerId) = (statement.body()?, statement.peer);
+        if body.group.as_slice() != statement.key {
             return Err(ReadRosterError::Signature);
         }
-        let founder = peer_id(&key).ok_or(ReadRosterError::Signature)?;
         let roster = Roster { founder, serial: body.serial, members: members(body.members, &founder)? };
         Ok(Self { roster, bytes: bytes.to_vec() })
     }
@@ -207,18 +164,6 @@ fn members(entries: Vec<Entry>, founder: &PeerId) -> Result<Vec<RosterMember>, R
 pub fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
-}
-
-fn to_cbor(form: &impl Serialize) -> Vec<u8> {
-    serde_ipld_dagcbor::to_vec(form).expect("text, numbers and bytes always have a DAG-CBOR form")
-}
-
-fn from_cbor<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ReadRosterError> {
-    serde_ipld_dagcbor::from_slice(bytes).map_err(|error| ReadRosterError::Shape(error.to_string()))
-}
-
-fn signed_bytes(body: &[u8]) -> Vec<u8> {
-    [DOMAIN, body].concat()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! before anybody is asked. Upper case reads the same: QR codes hold it in less space. The secret in it is as good as a password.
 
 use super::Role;
-use crate::builds::claim::peer_id;
+use crate::statement::peer_id;
 use crate::swarm::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
