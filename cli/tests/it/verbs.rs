@@ -75,7 +75,6 @@ fn wrong_words_and_wrong_configuration_end_with_2_and_point_at_the_word() {
         (vec!["fetch"], "TARGET"),
         (vec!["import"], "PATH"),
         (vec!["build"], "ATOM"),
-        (vec!["build", "app-misc/hello", "--on", "12D3KooWelsewhere"], "12D3KooWelsewhere"),
         (vec!["logs", "seven"], "seven"),
         (vec!["cancel"], "JOB"),
         (vec!["trust", "add", "12D3KooWsomebody"], "--packages"),
