@@ -25,7 +25,7 @@ const WORLD: &str = "@world";
     where nobody knows. Without an atom it is about what `emerge --update --deep --newuse @world` would do. Nothing is \
     begun. Ends with 1 when nothing matches.")]
 pub(crate) struct WeatherArgs {
-    /// What to ask about, as emerge takes it: atoms and sets [default: @world]
+    /// What to ask about, as emerge takes it: atoms and sets; without any, @world
     #[arg(value_name = "ATOM|@SET")]
     atoms: Vec<String>,
     /// Of another machine of the group, by its name or key
