@@ -19,6 +19,7 @@ use crate::fault_server::{Answer, FaultServer};
 use crate::noise::noise;
 use crate::peer::{Start, TestPeer};
 use crate::wait;
+use crate::workshop::processes_of;
 
 /// What the interface promises for `SIGTERM`, and as much again for a machine that is busy with other tests.
 const END_MAX: Duration = Duration::from_secs(10);
@@ -123,24 +124,6 @@ impl Held {
         assert_eq!((&job["state"], &job["attempt"]), (&"done".into(), &attempts.into()), "{job}");
         peer
     }
-}
-
-/// The command lines of processes whose command line or environment has this text.
-fn processes_of(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let read = |name: &str| {
-            let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).replace('\0', " ")
-        };
-        let command = read("cmdline");
-        // The daemon and its client carry the directory too.
-        let ours = command.contains(" daemon --data-dir ") || command.contains("--control");
-        if !command.is_empty() && !ours && (command.contains(text) || read("environ").contains(text)) {
-            found.push(command);
-        }
-    }
-    found
 }
 
 /// `peer build` in the background; it ends when its daemon does.

@@ -16,6 +16,7 @@ use tempfile::tempdir;
 use crate::builder::{Builder, jobs};
 use crate::peer::{TestPeer, both};
 use crate::wait;
+use crate::workshop::processes_of;
 
 /// What an attempt that failed says, so that its job fails with these words.
 const HELD: &str = "the wall held";
@@ -89,23 +90,6 @@ fn nothing_left(machine: &Builder, peer: &TestPeer) {
             assert!(LOGS.iter().any(|log| name == *log), "{} is left", entry.path().display());
         }
     }
-}
-
-/// The command lines of processes whose command line or environment has this text, without the daemon's own.
-fn processes_of(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let read = |name: &str| {
-            let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).replace('\0', " ")
-        };
-        let command = read("cmdline");
-        let daemons = command.contains(" daemon --data-dir ");
-        if !command.is_empty() && !daemons && (command.contains(text) || read("environ").contains(text)) {
-            found.push(format!("{} {command}", entry.path().display()));
-        }
-    }
-    found
 }
 
 /// Runs an attempt outside any walls, where it must get through: else its failure inside would prove nothing.

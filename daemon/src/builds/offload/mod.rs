@@ -20,7 +20,7 @@ use super::foreign::Foreigners;
 use crate::config::Config;
 use crate::config_offload::OffloadPolicy;
 use crate::domain::Domain;
-use crate::group::{FindMemberError, Role};
+use crate::group::FindMemberError;
 use crate::swarm::PeerId;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -288,9 +288,7 @@ impl Drop for Given<'_> {
 
 /// Whether what a builder says of this package counts here.
 fn word_counts(domain: &Domain, peer: &PeerId, cpv: &Cpv, slot: &str) -> bool {
-    let builds = &domain.builds;
-    let counts = builds.trust.counts(peer, cpv, slot) || domain.groups.role(peer) == Some(Role::Sign);
-    counts && !builds.caught.has(peer) && !domain.groups.is_blocked(peer)
+    domain.builds.trust.counts(peer, cpv, slot) && !domain.builds.caught.has(peer)
 }
 
 /// The connected builders whose word counts for a package and that are not grounded, those with the fewest of our jobs first.
