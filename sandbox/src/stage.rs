@@ -151,6 +151,7 @@ mod tests {
                 Staged::Overlay { lower },
                 Staged::Bind { source: "/closed/file".into(), is_directory: false },
             ],
+            ..View::default()
         }
     }
 
