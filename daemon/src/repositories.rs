@@ -136,6 +136,8 @@ impl Repositories {
             }
         }
         let all_opened = broken.is_empty();
+        let roots: Vec<PathBuf> = opened.iter().map(|repo| repo.path().to_owned()).collect();
+        let opened = opened.into_iter().map(|repo| repo.beside(roots.clone())).collect();
         (with_masters(opened, all_opened), broken)
     }
 

@@ -72,6 +72,8 @@ pub struct ReposConf {
     pub repos: Vec<RepoConf>,
     /// The name of the main repository, if one is configured and there.
     pub main_repo: Option<RepoName>,
+    /// Every location as it is written, also of what was left out: the links that lead to a repository.
+    pub written: Vec<PathBuf>,
     /// What was left out and why, for people.
     pub problems: Vec<String>,
 }
@@ -96,6 +98,7 @@ impl ReposConf {
         let mut conf = Self::default();
         let mut names = BTreeSet::new();
         for (section, options) in ini.sections().map_err(LoadReposConfError::Values)? {
+            conf.written.extend(options.get("location").map(|location| PathBuf::from(location.trim())));
             match repo_of(&section, &options, main_repo.as_deref()) {
                 Ok(repo) if names.insert(repo.name.clone()) => conf.repos.push(repo),
                 Ok(repo) => conf.problems.push(format!("[{section}]: there is another repository named {}", repo.name)),
@@ -153,19 +156,8 @@ impl MakeConf {
     /// # Errors
     /// When a file is there and cannot be read, or is wrong. Portage stops then too.
     pub fn load(config_root: &Path) -> Result<Self, LoadMakeConfError> {
-        let mut values = BTreeMap::from([
-            ("EPREFIX".to_owned(), String::new()),
-            ("PORTAGE_CONFIGROOT".to_owned(), config_root.to_string_lossy().into_owned()),
-        ]);
-        let old = config_root.join("etc/make.conf");
-        let new = config_root.join("etc/portage/make.conf");
-        let mut places = vec![config_root.join("usr/share/portage/config/make.globals")];
-        // The old place is often a link to the new one, which is then read once.
-        if fs::canonicalize(&old).ok() != fs::canonicalize(&new).ok() {
-            places.push(old);
-        }
-        places.push(new);
-        for place in places {
+        let mut values = first_values(config_root);
+        for place in make_conf_places(config_root) {
             for path in files_below(&place).map_err(GetConfigError::Read)? {
                 getconfig::read(&path, &mut values)?;
             }
@@ -185,9 +177,30 @@ impl MakeConf {
     }
 }
 
+/// What may be used in make.conf before anything is set there.
+pub(crate) fn first_values(config_root: &Path) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("EPREFIX".to_owned(), String::new()),
+        ("PORTAGE_CONFIGROOT".to_owned(), config_root.to_string_lossy().into_owned()),
+    ])
+}
+
+/// The files or directories that make up make.conf, in the order in which they are read.
+pub(crate) fn make_conf_places(config_root: &Path) -> Vec<PathBuf> {
+    let old = config_root.join("etc/make.conf");
+    let new = config_root.join("etc/portage/make.conf");
+    let mut places = vec![config_root.join("usr/share/portage/config/make.globals")];
+    // The old place is often a link to the new one, which is then read once.
+    if fs::canonicalize(&old).ok() != fs::canonicalize(&new).ok() {
+        places.push(old);
+    }
+    places.push(new);
+    places
+}
+
 /// The file, or all files below the directory, in the order in which Portage reads them: files and directories of one
 /// directory sorted together, without hidden ones and backups.
-fn files_below(path: &Path) -> Result<Vec<PathBuf>, ReadFileError> {
+pub(crate) fn files_below(path: &Path) -> Result<Vec<PathBuf>, ReadFileError> {
     let mut files = Vec::new();
     let mut open = vec![path.to_owned()];
     let mut looked_at = 0;

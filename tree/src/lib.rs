@@ -1,6 +1,6 @@
 //! What things are called: the words of Gentoo and their spelling.
 //!
-//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo` and `conf` read files.
+//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo`, `conf` and `sources` read files.
 
 pub mod digest;
 
@@ -33,6 +33,8 @@ pub mod package;
 pub mod repo;
 
 pub mod conf;
+
+pub mod sources;
 
 pub mod gpkg;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::atom::Atom;
-use crate::confine::{read_within, text_within};
+use crate::confine::{Bounds, text_within};
 use crate::cpv::{Cp, Cpv};
 use crate::license::LicenseGroups;
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
@@ -109,6 +109,7 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct EbuildRepo {
     root: PathBuf,
+    bounds: Bounds,
     name: RepoName,
     masters: Option<Vec<RepoName>>,
     has_md5_cache: bool,
@@ -137,7 +138,7 @@ impl EbuildRepo {
         let thirdparty = ThirdPartyMirrors::parse(&text("profiles/thirdpartymirrors")?.unwrap_or_default());
         let license_groups = LicenseGroups::parse(&text("profiles/license_groups")?.unwrap_or_default());
         let has_md5_cache = root.join("metadata/md5-cache").is_dir();
-        Ok(Self { root, name, masters, has_md5_cache, thirdparty, license_groups })
+        Ok(Self { bounds: Bounds::of(root.clone()), root, name, masters, has_md5_cache, thirdparty, license_groups })
     }
 
     /// The repository's name.
@@ -182,6 +183,12 @@ impl EbuildRepo {
         &self.license_groups
     }
 
+    /// The other repositories that are configured: packages that are links into them are packages of this one.
+    #[must_use]
+    pub fn beside(self, others: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { bounds: self.bounds.with(others), ..self }
+    }
+
     /// Takes over the third-party mirrors and licence groups of a master. To be called before packages are read, for an
     /// overlay's `@EULA` is mostly its master's.
     pub fn inherit(&mut self, master: &Self) {
@@ -190,12 +197,12 @@ impl EbuildRepo {
     }
 
     /// Every package that has a Manifest, in order, and a stamp that changes when it does. Reads directories and stats files,
-    /// nothing else; links to directories are not followed.
+    /// nothing else; links to directories are followed within the repositories.
     ///
     /// # Errors
     /// When a directory cannot be read.
     pub fn scan(&self) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
-        scan::scan(&self.root, self.has_md5_cache, false)
+        scan::scan(&self.root, &self.bounds, self.has_md5_cache, false)
     }
 
     /// As [`EbuildRepo::scan`], with the packages that have ebuilds and no Manifest, as they need none without distfiles.
@@ -203,7 +210,7 @@ impl EbuildRepo {
     /// # Errors
     /// When a directory cannot be read.
     pub fn scan_all(&self) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
-        scan::scan(&self.root, self.has_md5_cache, true)
+        scan::scan(&self.root, &self.bounds, self.has_md5_cache, true)
     }
 
     /// The ebuilds of a package as `PF`, oldest version first. A package directory without any ebuild, as in a copy of the
@@ -221,7 +228,7 @@ impl EbuildRepo {
             return Some(entry.description);
         }
         let path = self.directory(&cpv.cp).join(format!("{}.ebuild", cpv.pf()));
-        let bytes = read_within(&self.root, &path, ENTRY_BYTES_MAX).ok()?;
+        let bytes = self.bounds.read(&path, ENTRY_BYTES_MAX).ok()?;
         let text = String::from_utf8_lossy(&bytes);
         let said = text.lines().find_map(|line| line.trim_start().strip_prefix("DESCRIPTION="))?;
         let quote = said.chars().next().filter(|quote| ['"', '\''].contains(quote))?;
@@ -271,7 +278,7 @@ impl EbuildRepo {
     /// A package with its distfiles.
     ///
     /// # Errors
-    /// When its Manifest is not there, cannot be read, or leads out of the repository.
+    /// When its Manifest is not there, cannot be read, or leads out of the repositories.
     pub fn package(&self, cp: &Cp) -> Result<Package, ReadPackageError> {
         self.package_with(cp, &BTreeMap::new())
     }
@@ -279,10 +286,12 @@ impl EbuildRepo {
     /// A package with its distfiles, where the metadata of ebuilds without md5-cache entry comes from elsewhere, by `PF`.
     ///
     /// # Errors
-    /// When its Manifest is not there, cannot be read, or leads out of the repository.
+    /// When its Manifest is not there, cannot be read, or leads out of the repositories.
     pub fn package_with(&self, cp: &Cp, given: &BTreeMap<String, MdEntry>) -> Result<Package, ReadPackageError> {
         let path = self.directory(cp).join("Manifest");
-        let bytes = read_within(&self.root, &path, MANIFEST_BYTES_MAX)
+        let bytes = self
+            .bounds
+            .read(&path, MANIFEST_BYTES_MAX)
             .map_err(|source| ReadPackageError::Manifest { cp: cp.clone(), source })?;
         let metadata: Vec<(String, Metadata)> = self
             .cpvs(cp)?
@@ -308,7 +317,7 @@ impl EbuildRepo {
 
     fn metadata(&self, cpv: &Cpv) -> Metadata {
         let path = self.cache_directory(&cpv.cp).join(cpv.pf());
-        match read_within(&self.root, &path, ENTRY_BYTES_MAX) {
+        match self.bounds.read(&path, ENTRY_BYTES_MAX) {
             Ok(bytes) => MdEntry::parse(&bytes)
                 .map_or_else(|error| Metadata::Broken(error.to_string()), |entry| Metadata::Known(Box::new(entry))),
             Err(error) if error.is_missing() => Metadata::Missing,
@@ -318,8 +327,12 @@ impl EbuildRepo {
 
     fn cpvs(&self, cp: &Cp) -> Result<Vec<Cpv>, ReadPackageError> {
         let cpv_of = |pf: &str| Cpv::from_pf(&cp.category, pf).ok().filter(|cpv| cpv.cp == *cp);
-        let entries =
-            |path: &Path| scan::entries(path).map_err(|source| ReadPackageError::Ebuilds { cp: cp.clone(), source });
+        let entries = |path: &Path| match self.bounds.follow(path) {
+            Err(ReadFileError::Outside { .. }) => Ok(Vec::new()),
+            Ok(_) | Err(_) => {
+                scan::entries(path).map_err(|source| ReadPackageError::Ebuilds { cp: cp.clone(), source })
+            }
+        };
         let mut cpvs: Vec<Cpv> = entries(&self.directory(cp))?
             .iter()
             .filter_map(|(name, _)| cpv_of(name.strip_suffix(".ebuild")?))

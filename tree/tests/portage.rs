@@ -18,6 +18,7 @@ use tree::manifest::Manifest;
 use tree::mdcache::MdEntry;
 use tree::repo::EbuildRepo;
 use tree::restrict::Restrict;
+use tree::sources::Sources;
 use tree::uri::SrcUri;
 use tree::version::Version;
 
@@ -289,6 +290,106 @@ const REPOS_CONFS: [(&str, &[(&str, &str)]); 11] = [
         ],
     ),
 ];
+
+/// Links in the repositories `main` and `cross`: where each lies, and what it says; `@` is the directory of both.
+const LINKED_PACKAGES: &[(&str, &str)] = &[
+    ("cross/cross-a/gcc", "@/main/sys-devel/gcc"),
+    ("cross/cross-a/binutils", "../../main/sys-devel/binutils"),
+    ("cross/cross-b", "../main/sys-devel"),
+    ("cross/cross-c", "cross-a"),
+    ("cross/cross-d/gcc", "../../cross/cross-b/gcc"),
+    ("cross/cross-e/gcc", "@/way/main/sys-devel/gcc"),
+    ("cross/app-a/file/file-1.ebuild", "@/main/app-a/file/file-1.ebuild"),
+    ("cross/app-a/file/file-2.ebuild", "file-1.ebuild"),
+    ("main/app-b", "app-a"),
+    ("main/app-a/round", "../app-a/round"),
+    ("main/app-a/nothing", "../../nothing"),
+    ("way", "."),
+];
+
+#[test]
+fn packages_that_are_links_within_and_between_repositories_are_packages() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let base = directory.path().canonicalize().expect("a path without links");
+    let categories = "app-a\napp-b\nsys-devel\ncross-a\ncross-b\ncross-c\ncross-d\ncross-e\n";
+    let mut repos_conf = "[DEFAULT]\nmain-repo = main\n".to_owned();
+    for name in ["main", "cross"] {
+        put(&base, &format!("{name}/profiles/repo_name"), name);
+        put(&base, &format!("{name}/profiles/categories"), categories);
+        put(&base, &format!("{name}/metadata/layout.conf"), "masters =\nthin-manifests = true\n");
+        writeln!(repos_conf, "[{name}]\nlocation = {}/{name}", base.display()).expect("a string grows");
+    }
+    for file in ["sys-devel/gcc/gcc-1", "sys-devel/gcc/gcc-2", "sys-devel/binutils/binutils-1", "app-a/file/file-1"] {
+        put(&base, &format!("main/{file}.ebuild"), "EAPI=8\nSLOT=0\n");
+    }
+    put(&base, "out/gcc/gcc-1.ebuild", "EAPI=8\nSLOT=0\n");
+    put(&base, "root/etc/portage/repos.conf", &repos_conf);
+    for (at, to) in LINKED_PACKAGES {
+        let at = base.join(at);
+        fs::create_dir_all(at.parent().expect("a parent")).expect("a directory");
+        std::os::unix::fs::symlink(to.replace('@', &base.display().to_string()), at).expect("a link");
+    }
+    let roots = ["main", "cross"].map(|name| base.join(name));
+    let ebuilds = || {
+        let mut found = Vec::new();
+        for root in &roots {
+            let repo = EbuildRepo::open(root).expect("a repository").beside(roots.clone());
+            for (cp, _) in repo.scan_all().expect("a scan") {
+                found.extend(repo.ebuilds(&cp).iter().map(|pf| format!("{} {}/{pf}", repo.name(), cp.category)));
+            }
+        }
+        found.sort();
+        found.join("\t")
+    };
+    let ours = ebuilds();
+    for of_links in ["cross cross-a/gcc-2", "cross cross-c/gcc-1", "cross cross-e/gcc-1", "cross app-a/file-2"] {
+        assert!(ours.contains(of_links), "{of_links} is not among {ours}");
+    }
+    compare(&[(format!("packages\t{}/root", base.display()), ours.clone())]);
+    // What leads out of them is the one difference: a repository says nothing of the rest of the machine.
+    for (at, to) in [("cross/cross-a/out", "@/out"), ("cross/sys-devel", "@/out"), ("cross/cross-b/x", "/")] {
+        let at = base.join(at);
+        if at.parent().is_some_and(Path::is_dir) {
+            std::os::unix::fs::symlink(to.replace('@', &base.display().to_string()), at).expect("a link");
+        }
+    }
+    assert_eq!(ebuilds(), ours);
+}
+
+#[test]
+fn make_conf_sources_what_portage_says_it_does() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let base = directory.path().canonicalize().expect("a path without links");
+    let dots = base.join("dots");
+    for (file, text) in
+        [("one", "source two\n"), ("two", "A=2"), ("sub/three", "source ../four # x\n"), ("four", ""), ("a b", "B=1\n")]
+    {
+        put(&dots, file, text);
+    }
+    let files: &[(&str, &str)] = &[
+        ("etc/portage/make.conf", "source @/one\nsource @/sub/three"),
+        ("etc/portage/make.conf", "DOTS=\"@\"\nsource ${DOTS}/one\n"),
+        ("etc/portage/make.conf", "source \"@/a b\"\nsource '@/four'\n"),
+        ("etc/portage/make.conf", "# source @/one\nA=\"\nsource @/one\n\"\nsource @/./sub/../two\n"),
+        ("etc/portage/make.conf/10", "source ../../../../../dots/four\n"),
+        ("etc/make.conf", "D=@\nsource $D/two\n"),
+        ("etc/portage/make.conf/zz", "A=\u{e9}\nsource @/two\n"),
+    ];
+    let mut cases = Vec::new();
+    for (number, (path, text)) in files.iter().enumerate() {
+        let root = base.join(format!("cases/{number}"));
+        put(&root, path, &text.replace('@', &dots.display().to_string()));
+        // Latin-1, as old comments have it.
+        let bytes = fs::read(root.join(path)).expect("just written");
+        #[expect(clippy::disallowed_methods, reason = "a test makes its files")]
+        fs::write(root.join(path), [b"# caf\xe9 \xff\n", &*bytes].concat()).expect("a test can write");
+        let normal = |path: &std::path::PathBuf| path.canonicalize().expect("it is there").display().to_string();
+        let ours: Vec<String> = Sources::of_make_conf(&root).files().iter().map(normal).collect();
+        cases.push((format!("sourced\t{}", root.display()), ours.join("\t")));
+    }
+    assert!(cases.iter().filter(|(_, ours)| !ours.is_empty()).count() >= 6, "{cases:?}");
+    compare(&cases);
+}
 
 #[test]
 fn repos_conf_is_read_as_portage_reads_it() {

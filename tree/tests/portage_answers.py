@@ -63,7 +63,39 @@ def manifest(directory):
     return "\t".join(lines)
 
 
+def packages(root):
+    """The ebuilds of each repository that etc/portage/repos.conf below a root names."""
+    settings = portage.config(config_root=root, target_root=root, eprefix="", env={})
+    db = portage.portdbapi(mysettings=settings)
+    found = []
+    for repo in settings.repositories:
+        for cp in db.cp_all(trees=[repo.location], sort=True):
+            found += [f"{repo.name} {cpv}" for cpv in db.cp_list(cp, mytree=repo.location)]
+    return "\t".join(sorted(found))
+
+
+def sourced(root):
+    """The files that reading make.conf opens besides those it is made of."""
+    opened, shlex_hook = [], portage.util._getconfig_shlex.sourcehook
+
+    def hook(self, name):
+        path, stream = shlex_hook(self, name)
+        opened.append(os.path.normpath(path))
+        return path, stream
+
+    portage.util._getconfig_shlex.sourcehook = hook
+    values = {"EPREFIX": "", "PORTAGE_CONFIGROOT": root}
+    try:
+        for place in ("etc/make.conf", "etc/portage/make.conf"):
+            getconfig(os.path.join(root, place), allow_sourcing=True, expand=values, recursive=True)
+    finally:
+        portage.util._getconfig_shlex.sourcehook = shlex_hook
+    return "\t".join(opened)
+
+
 QUESTIONS = {
+    "packages": packages,
+    "sourced": sourced,
     "version": version,
     "src_uri": src_uri,
     "restrict": restrict,

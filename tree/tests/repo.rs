@@ -158,12 +158,12 @@ fn a_link_out_of_the_repository_is_not_followed() {
     put(directory.path(), "metadata/md5-cache/a/x", "");
     symlink(outside.path().join("b-1"), directory.path().join("metadata/md5-cache/a/b-1")).expect("a link is made");
     let package = open(&directory).package(&cp()).expect("a package");
-    assert!(package.problems[0].contains("out of the repository"), "{:?}", package.problems);
+    assert!(package.problems[0].contains("out of the repositories"), "{:?}", package.problems);
 
     fs::remove_file(directory.path().join("a/b/Manifest")).expect("removed");
     symlink(outside.path().join("Manifest"), directory.path().join("a/b/Manifest")).expect("a link is made");
     let error = open(&directory).package(&cp()).expect_err("the Manifest is elsewhere");
-    assert!(std::error::Error::source(&error).expect("a cause").to_string().contains("out of the repository"));
+    assert!(std::error::Error::source(&error).expect("a cause").to_string().contains("out of the repositories"));
 
     symlink(outside.path(), directory.path().join("a/linked")).expect("a link is made");
     let scanned: Vec<String> = open(&directory).scan().expect("a scan").iter().map(|(cp, _)| cp.to_string()).collect();
