@@ -50,6 +50,7 @@ mod hostile_build;
 mod http_semantics;
 mod lan;
 mod layouts;
+mod links;
 mod match_portage;
 mod mirror_faults;
 mod no_open_proxy;

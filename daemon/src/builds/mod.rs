@@ -3,7 +3,7 @@
 //! In reading order: [`plan`] asks Portage's resolver; [`recipe`] makes its answer one canonical text, whose digest names
 //! the package among nodes; [`jobs`] keeps what is to be done across restarts; [`work`] carries one job through;
 //! [`substitute`] takes a package that a peer built, if [`trust`] says that its [`claim`] counts; [`local`] builds it
-//! inside the walls that [`inside`] describes; [`publish`] signs, keeps and lists what came of either; [`challenge`]
+//! inside the walls that [`inside`] describes, with all that the configuration leads to ([`reach`]); [`publish`] signs, keeps and lists what came of either; [`challenge`]
 //! compares two builds of one recipe.
 //!
 //! **Invariants.** A fingerprint has at most one job that is not ended. A package is listed only after its bytes are in
@@ -19,6 +19,7 @@ pub mod local;
 pub mod offload;
 pub mod plan;
 pub mod publish;
+pub mod reach;
 pub mod recipe;
 mod record;
 pub mod substitute;
@@ -38,6 +39,7 @@ use inside::Inside;
 use jobs::{Entry, JobError, Jobs};
 use offload::{Grounded, Offload, On};
 use plan::{Plan, PlanError, Planned};
+use reach::{Reach, ReachError};
 use sandbox::{MissingProgram, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -80,6 +82,9 @@ pub enum RequestError {
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The configuration cannot be shown to builds.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     /// There is no job.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -112,6 +117,12 @@ pub struct Foreseen {
     pub package: PlannedPackage,
     /// Who built it, if another node did.
     pub from: Option<PeerId>,
+}
+
+/// The repositories that are there now: one that is synchronised aside may have gone since it was read.
+pub(crate) fn repositories_of(domain: &Domain) -> Vec<PathBuf> {
+    let list = domain.repositories.list();
+    list.iter().map(|repo| PathBuf::from(&repo.path)).filter(|path| path.is_dir()).collect()
 }
 
 impl Builds {
@@ -147,17 +158,25 @@ impl Builds {
         Ok(self.sandbox.get_or_init(|| opened).clone())
     }
 
-    pub(crate) fn inside(&self, domain: &Domain) -> Inside {
-        let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
+    /// What builds of this machine's configuration see now.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When Portage reads something here that they cannot be shown.
+    pub(crate) async fn inside(&self, domain: &Domain) -> Result<Inside, ReachError> {
+        let repos = repositories_of(domain);
         let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
-        Inside::new(&domain.config, &repos, own, self.path.clone())
+        let asked = Inside::asked(&domain.config, &repos);
+        let reach = blocking::run(move || Reach::of(&asked)).await?;
+        Ok(Inside::new(&domain.config, &repos, reach, own, self.path.clone()))
     }
 
     /// What the builds of a plan see.
-    fn inside_of(&self, domain: &Domain, plan: &Plan) -> Inside {
+    async fn inside_of(&self, domain: &Domain, plan: &Plan) -> Result<Inside, ReachError> {
         match &plan.foreign {
-            Some(foreign) => Inside::of_foreign(&domain.config, foreign, self.path.clone()),
-            None => self.inside(domain),
+            Some(foreign) => Ok(Inside::of_foreign(&domain.config, foreign, self.path.clone())),
+            None => self.inside(domain).await,
         }
     }
 
@@ -175,7 +194,7 @@ impl Builds {
     /// When there can be no sandbox, or Portage finds no way.
     pub async fn plan(&self, domain: &Domain, atoms: &[String], options: &[PlanOption]) -> Result<Plan, RequestError> {
         let begun = Instant::now();
-        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms, options).await?;
+        let plan = plan::plan(&self.sandbox()?, &self.inside(domain).await?, atoms, options).await?;
         tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
         // Who asks for a plan may have changed the configuration before.
         domain.binhost.look_again();

@@ -6,6 +6,7 @@ use super::offload::client::OffloadError;
 use super::offload::{self, On};
 use super::plan::{Plan, Planned};
 use super::publish::{self, PublishError};
+use super::reach::ReachError;
 use super::substitute;
 use crate::api_builds::{Job, JobState};
 use crate::binhost::{BinpkgRow, Origin};
@@ -34,6 +35,8 @@ const KEPT: [&str; 3] = [LOG, RECIPE, DEPENDENCIES_LOG];
 pub(super) enum WorkError {
     #[error("{0}")]
     Sandbox(#[from] sandbox::MissingProgram),
+    #[error("{0}")]
+    Reach(#[from] ReachError),
     #[error("{0}")]
     Build(#[from] BuildError),
     #[error("{0}")]
@@ -195,7 +198,7 @@ async fn build(
     dependencies: Vec<(PackageEntry, Blob)>,
 ) -> Result<std::path::PathBuf, WorkError> {
     let sandbox = domain.builds.sandbox()?;
-    let inside = domain.builds.inside_of(domain, plan);
+    let inside = domain.builds.inside_of(domain, plan).await?;
     let dir = domain.builds.jobs.dir_of(entry.id());
     let local =
         LocalBuild { domain, sandbox: &sandbox, inside: &inside, plan, planned, entry, dir: &dir, dependencies };

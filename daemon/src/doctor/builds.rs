@@ -2,6 +2,8 @@
 //! build from. Nothing of it is a failure of the node: a machine that does not build still shares.
 
 use super::{Check, State};
+use crate::builds::inside::Inside;
+use crate::builds::reach::{Asked, Reach};
 use crate::config::Config;
 use crate::portage::program;
 use sandbox::spawn::{Job, run};
@@ -19,8 +21,6 @@ const VERSION_MAX_BYTES: u64 = 1024;
 const IMPORT: &str = "import portage; print(portage.VERSION)";
 /// What every plan reads of a repository; where these can be read, rsync and git have made the rest readable as well.
 const REPOSITORY: [&str; 5] = ["", "profiles", "profiles/repo_name", "metadata", "metadata/layout.conf"];
-/// What every plan reads of Portage's configuration.
-const CONFIGURATION: [&str; 2] = ["etc/portage", "etc/portage/make.conf"];
 
 /// What the one who asks has found out about builds.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ pub(super) fn checks(building: &Building, config: &Config, repos: &[PathBuf]) ->
     // A user's own builds read with that user's rights, which the checks of the repositories have used already.
     if matches!(building.identity, Identity::Mapped { .. }) {
         checks.extend(repos.iter().filter_map(|repo| unreadable(repo, &REPOSITORY)));
-        checks.extend(unreadable(&config.config_root, &CONFIGURATION));
     }
+    checks.extend(unshown(config, repos, building.identity));
     checks
 }
 
@@ -111,6 +111,14 @@ fn programs(building: &Building) -> Check {
         Err(why) => Check::new("builds", State::Info, format!("{why}; nothing is built here")).mend(mend),
         Ok(version) => Check::new("builds", State::Ok, format!("python3 has Portage {version}")),
     }
+}
+
+/// What Portage reads here and builds cannot be shown.
+fn unshown(config: &Config, repos: &[PathBuf], identity: Identity) -> Option<Check> {
+    let asked = Asked { identity, ..Inside::asked(config, repos) };
+    let error = Reach::of(&asked).err()?;
+    let mend = "OPERATING.md, \"A configuration that lies elsewhere\", tells what to do";
+    Some(Check::new("builds", State::Warn, format!("{error}; nothing is built here")).mend(mend))
 }
 
 /// What is read-protected from the users of builds, who are nobody outside: the first such thing.
@@ -202,7 +210,16 @@ mod tests {
         let told = checks(&mapped, &config, std::slice::from_ref(&repo));
         assert!(told.iter().any(|check| check.finding.contains("repo/profiles")), "{told:?}");
         let own = building(Identity::Single { uid: 250, gid: 250 });
-        assert_eq!(worst(&checks(&own, &config, &[repo])), State::Ok, "a user's builds are no others");
+        assert_eq!(
+            worst(&checks(&own, &config, std::slice::from_ref(&repo))),
+            State::Ok,
+            "a user's builds are no others"
+        );
+        let etc = dir.path().join("etc/portage");
+        std::fs::DirBuilder::new().recursive(true).create(&etc).unwrap();
+        std::os::unix::fs::symlink("/", etc.join("package.use")).unwrap();
+        let told = checks(&own, &config, &[repo]);
+        assert!(told.iter().any(|check| check.finding.contains("package.use leads to /")), "{told:?}");
     }
 
     #[tokio::test]

@@ -127,6 +127,11 @@ pub(super) fn what_went_wrong(error: &RequestError) -> WentWrong {
         RequestError::Plan(PlanError::Broke { said }) => {
             (said.clone(), "`peer doctor` looks at what builds need".to_owned(), false)
         }
+        RequestError::Reach(_) => (
+            String::new(),
+            "builds see what Portage reads here; OPERATING.md tells what they are not shown".to_owned(),
+            false,
+        ),
         RequestError::Plan(PlanError::Package { .. }) => (String::new(), "mend the Manifest".to_owned(), false),
         _ => (String::new(), "`peer doctor` looks at what builds need".to_owned(), false),
     };

@@ -130,7 +130,8 @@ async fn capturable(domain: &Arc<Domain>, plan: &Plan, planned: &Planned) -> Res
     }
     let sandbox =
         domain.builds.sandbox().map_err(|error| OffloadError::Sandbox(RequestError::from(error).to_string()))?;
-    let inside = domain.builds.inside(domain);
+    let inside = domain.builds.inside(domain).await;
+    let inside = inside.map_err(|error| OffloadError::Sandbox(error.to_string()))?;
     let captured = plan.captured.get_or_try_init(|| async { capture::capture(&sandbox, &inside).await.map(Arc::new) });
     captured.await.cloned().map_err(|error| OffloadError::Capture(Arc::new(error)))
 }
