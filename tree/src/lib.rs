@@ -1,6 +1,6 @@
 //! What things are called: the words of Gentoo and their spelling.
 //!
-//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo` and `conf` read files.
+//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo`, `set` and `conf` read files.
 
 pub mod digest;
 
@@ -13,6 +13,8 @@ pub mod version;
 pub mod cpv;
 
 pub mod atom;
+
+pub mod set;
 
 pub mod distfile;
 
