@@ -22,6 +22,7 @@ use crate::tasks::Tasks;
 use crate::{api, config::Config, upkeep};
 use mirrors::layout::Asked;
 use mirrors::{Exempt, Mirrors, Uri};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ use tree::distfile::Distfile;
 /// A node that has only just started may not have reached the peers it was told to dial: so long after its start it
 /// waits for them, at most so long, before it says that nobody has a file.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// Members that are asked for what nobody announces.
+const SILENT_MAX: usize = 16;
 
 /// Everything one node is made of.
 #[derive(Debug)]
@@ -324,9 +327,10 @@ impl Domain {
                     if first.is_empty() {
                         self.wait_for_first_peers(&flight.wanted.digest).await;
                     }
-                    let sources =
-                        Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
-                            .first(first);
+                    let (silent, digest) = (self.silent_holders(&flight.wanted.digest).await, flight.wanted.digest);
+                    let sources = Sources::new(digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
+                        .first(first)
+                        .silent(silent);
                     match fetcher::obtain(self, flight, sources).await {
                         Ok((blob, source)) => End::Have(blob, source),
                         Err(error) => End::Failed(Arc::new(error)),
@@ -345,6 +349,23 @@ impl Domain {
             return;
         }
         let mut changes = self.swarm.changes();
+    /// Members that are connected, in order of their names.
+    #[must_use]
+    pub fn connected_members(&self) -> Vec<PeerId> {
+        let connected: BTreeSet<PeerId> = self.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+        let members = self.groups.members().into_iter().map(|member| member.peer);
+        members.filter(|peer| connected.contains(peer)).collect()
+    }
+
+    /// Members that may hold what is never announced: packages, and distfiles that are restricted.
+    async fn silent_holders(self: &Arc<Self>, digest: &Digest) -> Vec<PeerId> {
+        let (looking, digest) = (Arc::clone(self), *digest);
+        if blocking::run(move || looking.store.catalog().may_announce(&digest)).await {
+            return Vec::new();
+        }
+        self.connected_members().into_iter().take(SILENT_MAX).collect()
+    }
+
         let held = async { while self.swarm.holders(digest).is_empty() && changes.changed().await.is_ok() {} };
         // Nobody has it by then: the other sources are asked, and peers once more at the end.
         let _elapsed = tokio::time::timeout(left, held).await;

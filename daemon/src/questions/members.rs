@@ -281,18 +281,11 @@ async fn ask(
     }
 }
 
-/// Members that are connected now.
-fn connected(domain: &Domain) -> Vec<PeerId> {
-    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
-    let members = domain.groups.members().into_iter().map(|member| member.peer);
-    members.filter(|peer| connected.contains(peer)).take(MEMBERS_MAX).collect()
-}
-
 async fn ask_all(
     domain: &Arc<Domain>,
     question: &MemberQuestion,
 ) -> Vec<(PeerId, Result<MemberAnswer, AskMemberError>)> {
-    let asking = connected(domain).into_iter().map(|peer| {
+    let asking = domain.connected_members().into_iter().take(MEMBERS_MAX).map(|peer| {
         let answer = ask(domain, peer, question.clone(), SWEEP_WAIT);
         async move { (peer, answer.await) }
     });
