@@ -72,10 +72,12 @@ pub struct Domain {
     pub questions: Questions,
     /// Machines whose users enrolled them.
     pub groups: Arc<Groups>,
-    /// Told when pinned files may be missing.
+    /// Told when pins may name other files, or pinned files may be missing.
     pub pins_changed: Notify,
     /// The key binary packages are signed with.
     pub signing: SigningKey,
+    /// What pins were looked up for.
+    followed: pins::Followed,
     /// Transfers that may run at the same time.
     slots: Semaphore,
 }
@@ -195,6 +197,7 @@ impl Domain {
             groups,
             pins_changed: Notify::new(),
             signing,
+            followed: pins::Followed::default(),
             slots,
         }
     }
@@ -213,7 +216,14 @@ impl Domain {
     /// As [`Domain::refresh_now`], from async code.
     pub async fn refresh(self: &Arc<Self>) -> Refreshed {
         let domain = Arc::clone(self);
-        blocking::run(move || domain.refresh_now()).await
+        blocking::run(move || {
+            let done = domain.refresh_now();
+            if domain.followed.differs(&domain) {
+                domain.pins_changed.notify_one();
+            }
+            done
+        })
+        .await
     }
 
     /// What hangs on the repositories follows them.
@@ -221,9 +231,6 @@ impl Domain {
         self.mirrors.set_thirdparty(self.repositories.thirdparty());
         if done.changed() {
             self.announcer.compare(&self.swarm);
-            if let Err(error) = pins::follow(self) {
-                tracing::error!(%error, "pins cannot follow the repositories");
-            }
             self.pins_changed.notify_one();
             self.binhost.look_again();
         }
@@ -342,13 +349,6 @@ impl Domain {
         self.flights.end(flight, end);
     }
 
-    /// Waits, in the first moments of a node that has peers to dial, until one of them has the blob.
-    async fn wait_for_first_peers(&self, digest: &Digest) {
-        let left = SETTLE_MAX.saturating_sub(self.started.elapsed());
-        if self.config.swarm_peers.is_empty() || left.is_zero() {
-            return;
-        }
-        let mut changes = self.swarm.changes();
     /// Members that are connected, in order of their names.
     #[must_use]
     pub fn connected_members(&self) -> Vec<PeerId> {
@@ -366,6 +366,13 @@ impl Domain {
         self.connected_members().into_iter().take(SILENT_MAX).collect()
     }
 
+    /// Waits, in the first moments of a node that has peers to dial, until one of them has the blob.
+    async fn wait_for_first_peers(&self, digest: &Digest) {
+        let left = SETTLE_MAX.saturating_sub(self.started.elapsed());
+        if self.config.swarm_peers.is_empty() || left.is_zero() {
+            return;
+        }
+        let mut changes = self.swarm.changes();
         let held = async { while self.swarm.holders(digest).is_empty() && changes.changed().await.is_ok() {} };
         // Nobody has it by then: the other sources are asked, and peers once more at the end.
         let _elapsed = tokio::time::timeout(left, held).await;

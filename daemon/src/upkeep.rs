@@ -35,9 +35,12 @@ pub(crate) async fn refresh(domain: Arc<Domain>) {
     }
 }
 
-/// Obtains what is pinned and not here: when told to, and from time to time what was not to be had before.
+/// Looks up what pins name and obtains what is not here: when told to, and from time to time what was not to be had before.
 pub(crate) async fn fill_pins(domain: Arc<Domain>) {
     loop {
+        if let Err(error) = pins::follow(&domain).await {
+            tracing::error!(%error, "pins cannot follow the repositories");
+        }
         pins::fill(Arc::clone(&domain)).await;
         // Told or not, it is time then.
         let _elapsed = tokio::time::timeout(PINS_PERIOD, domain.pins_changed.notified()).await;

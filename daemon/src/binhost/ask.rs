@@ -182,18 +182,42 @@ fn stale(domain: &Domain) -> Option<Stamps> {
 
 impl Stamps {
     fn read(domain: &Domain, packages: &[(Digest, Cpv)]) -> Self {
-        let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
-        let mut text = format!("{}\n", env!("CARGO_PKG_VERSION"));
-        let mut left = FILES_MAX;
-        walk(&domain.config.config_root.join("etc/portage"), DEPTH_MAX, &mut left, &mut text);
-        for repo in &repos {
-            for folder in ["profiles", "eclass", "metadata/layout.conf"] {
-                walk(&repo.join(folder), DEPTH_MAX, &mut left, &mut text);
-            }
-        }
+        let repos = repositories(domain);
+        let mut text = String::new();
+        configuration(domain, &repos, &mut text);
         let ebuilds = packages.iter().map(|(digest, cpv)| (*digest, ebuild_stamp(&repos, cpv)));
         Self { config: Digest::of(text.as_bytes()).to_string(), ebuilds: ebuilds.collect() }
     }
+}
+
+fn repositories(domain: &Domain) -> Vec<PathBuf> {
+    domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect()
+}
+
+/// Adds the state of all that Portage reads beside ebuilds.
+fn configuration(domain: &Domain, repos: &[PathBuf], text: &mut String) {
+    *text += concat!(env!("CARGO_PKG_VERSION"), "\n");
+    let mut left = FILES_MAX;
+    walk(&domain.config.config_root.join("etc/portage"), DEPTH_MAX, &mut left, text);
+    for repo in repos {
+        for folder in ["profiles", "eclass", "metadata/layout.conf"] {
+            walk(&repo.join(folder), DEPTH_MAX, &mut left, text);
+        }
+    }
+}
+
+/// The state of the configuration and of what the user chose to have: another text is another state. Blocking.
+pub(crate) fn configuration_stamp(domain: &Domain) -> String {
+    let mut text = String::new();
+    configuration(domain, &repositories(domain), &mut text);
+    for root in [&domain.config.config_root, &domain.config.build.root] {
+        for place in ["var/lib/portage/world", "var/lib/portage/world_sets", "var/db/pkg"] {
+            if let Ok(metadata) = std::fs::metadata(root.join(place)) {
+                line(&root.join(place), &metadata, &mut text);
+            }
+        }
+    }
+    Digest::of(text.as_bytes()).to_string()
 }
 
 /// Adds names and change times of everything below a path; links are followed, as Portage does.

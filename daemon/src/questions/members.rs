@@ -199,7 +199,8 @@ async fn found(domain: &Arc<Domain>, role: Role, question: MemberQuestion) -> Me
             MemberAnswer::Search(search::local(domain, &words).await)
         }
         MemberQuestion::Show(atom) => match show::local(domain, &atom).await {
-            Ok(shown) => MemberAnswer::Show(shown),
+            // How this machine reads its configuration is its own affair.
+            Ok(shown) => MemberAnswer::Show(ShowAnswer { notes: Vec::new(), ..shown }),
             Err(error) => MemberAnswer::Refused(format!("{atom:?} is no atom: {error}")),
         },
         MemberQuestion::Weather(_, _) if role < Role::Build => no("the role fetch may not ask for a weather"),
