@@ -15,6 +15,7 @@ mod output;
 pub mod phase;
 pub mod policy;
 mod preflight;
+mod proc;
 mod programs;
 mod remove;
 mod rlimits;
