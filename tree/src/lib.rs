@@ -34,6 +34,8 @@ pub mod repo;
 
 pub mod conf;
 
+pub mod binrepos;
+
 pub mod gpkg;
 
 pub mod gpkg_write;
