@@ -23,6 +23,7 @@ mod run;
 mod seccomp;
 pub mod spawn;
 mod stage;
+mod trial;
 mod usage;
 mod view;
 mod watch;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::confine::{self, ReadFileError};
 use crate::conf::files_below;
+use crate::confine::{self, ReadFileError};
 use crate::ini::{Ini, Options, ParseIniError};
 
 /// Bytes of one file.
@@ -109,14 +109,7 @@ impl BinRepos {
             if known.insert(sync_uri.clone()) {
                 priority += 1;
                 let (verify_signature, frozen, fetchcommand) = (None, false, None);
-                self.repos.push(BinRepo {
-                    name: None,
-                    sync_uri,
-                    priority,
-                    verify_signature,
-                    frozen,
-                    fetchcommand,
-                });
+                self.repos.push(BinRepo { name: None, sync_uri, priority, verify_signature, frozen, fetchcommand });
             }
         }
     }

@@ -97,17 +97,37 @@ const FORMS: &[Form] = &[
     ("a value in two lines", &[("binrepos.conf", "[a]\nsync-uri = u\n  v\npriority = 1\n")], ""),
     ("indented", &[("binrepos.conf", "[a]\n  sync-uri = u\n  priority = 4\n")], ""),
     ("no priority", &[("binrepos.conf", "[b]\nsync-uri = u\n[a]\nsync-uri = v\n")], ""),
-    ("odd priorities", &[("binrepos.conf", "[a]\nsync-uri = u\npriority = high\n[b]\nsync-uri = v\npriority = -5\n")], ""),
-    ("a priority with a sign", &[("binrepos.conf", "[a]\nsync-uri = u\npriority = +1_0\n[b]\nsync-uri = v\npriority = 9\n")], ""),
-    ("a fraction as a priority", &[("binrepos.conf", "[a]\nsync-uri = u\npriority = 1.5\n[b]\nsync-uri = v\npriority=1\n")], ""),
+    (
+        "odd priorities",
+        &[("binrepos.conf", "[a]\nsync-uri = u\npriority = high\n[b]\nsync-uri = v\npriority = -5\n")],
+        "",
+    ),
+    (
+        "a priority with a sign",
+        &[("binrepos.conf", "[a]\nsync-uri = u\npriority = +1_0\n[b]\nsync-uri = v\npriority = 9\n")],
+        "",
+    ),
+    (
+        "a fraction as a priority",
+        &[("binrepos.conf", "[a]\nsync-uri = u\npriority = 1.5\n[b]\nsync-uri = v\npriority=1\n")],
+        "",
+    ),
     ("frozen", &[("binrepos.conf", "[a]\nsync-uri = u\nfrozen = yes\n[b]\nsync-uri = v\nfrozen = 1\n")], ""),
-    ("a fetchcommand", &[("binrepos.conf", "[a]\nsync-uri = u\nfetchcommand = wget -O \"${DISTDIR}/${FILE}\" \"${URI}\"\n")], ""),
+    (
+        "a fetchcommand",
+        &[("binrepos.conf", "[a]\nsync-uri = u\nfetchcommand = wget -O \"${DISTDIR}/${FILE}\" \"${URI}\"\n")],
+        "",
+    ),
     ("a comment behind a value", &[("binrepos.conf", "[a]\nsync-uri = u ; mine\n")], ""),
     ("comments", &[("binrepos.conf", "# a\n; b\n[a]\n# c\nsync-uri = u\n\n; d\npriority = 3\n")], ""),
     ("carriage returns", &[("binrepos.conf", "[a]\r\nsync-uri = u\r\nverify-signature = true\r\n")], ""),
     ("a tab", &[("binrepos.conf", "[a]\nsync-uri\t=\tu\npriority\t=\t3\n")], ""),
     ("PORTAGE_BINHOST alone", &[], "https://one.example/ https://two.example"),
-    ("PORTAGE_BINHOST too", &[("binrepos.conf", "[a]\nsync-uri = https://one.example\npriority = 5\n")], "https://one.example/ u"),
+    (
+        "PORTAGE_BINHOST too",
+        &[("binrepos.conf", "[a]\nsync-uri = https://one.example\npriority = 5\n")],
+        "https://one.example/ u",
+    ),
     ("PORTAGE_BINHOST twice the same", &[], "u u/ v"),
     ("PORTAGE_BINHOST where the file is wrong", &[("binrepos.conf", "sync-uri = u\n")], "v"),
     (
@@ -145,7 +165,6 @@ fn told(repos: &BinRepos) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "how much was compared, or that nothing was")]
 fn binrepos_conf_is_read_as_portage_reads_it() {
     let directory = tempfile::TempDir::new().expect("a temporary directory");
     let mut questions = String::new();
