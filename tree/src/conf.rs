@@ -187,7 +187,7 @@ impl MakeConf {
 
 /// The file, or all files below the directory, in the order in which Portage reads them: files and directories of one
 /// directory sorted together, without hidden ones and backups.
-fn files_below(path: &Path) -> Result<Vec<PathBuf>, ReadFileError> {
+pub(crate) fn files_below(path: &Path) -> Result<Vec<PathBuf>, ReadFileError> {
     let mut files = Vec::new();
     let mut open = vec![path.to_owned()];
     let mut looked_at = 0;

@@ -36,6 +36,8 @@ pub mod repo;
 
 pub mod conf;
 
+pub mod binrepos;
+
 pub mod gpkg;
 
 pub mod gpkg_write;
