@@ -87,7 +87,8 @@ pub(crate) fn read_portage_mirrors(domain: &Domain) {
         None => match MakeConf::load(&config.config_root) {
             Ok(conf) => conf.get("GENTOO_MIRRORS").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
             Err(error) => {
-                tracing::warn!(%error, "make.conf cannot be read, so no mirror is known");
+                let error = crate::builds::with_causes(&error);
+                tracing::warn!(error, "make.conf cannot be used, so no mirror is known");
                 Vec::new()
             }
         },

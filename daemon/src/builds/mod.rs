@@ -22,6 +22,7 @@ pub mod publish;
 pub mod recipe;
 mod record;
 pub mod substitute;
+mod trial;
 pub mod trust;
 mod work;
 
@@ -69,6 +70,7 @@ pub struct Builds {
     path: OsString,
     sandbox: OnceLock<Sandbox>,
     slots: Semaphore,
+    trying: tokio::sync::Mutex<()>,
 }
 
 /// Why a request was refused.
@@ -126,6 +128,11 @@ impl Builds {
         trust: Arc<Trust>,
         path: OsString,
     ) -> Result<Self, IndexError> {
+        let sandbox = OnceLock::new();
+        // Now, while this process has started no other: then its control group can be divided.
+        if let Ok(opened) = Sandbox::open(&path) {
+            sandbox.get_or_init(|| opened);
+        }
         Ok(Self {
             jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
             trust,
@@ -133,12 +140,14 @@ impl Builds {
             offload: Offload::new(config),
             identity,
             path,
-            sandbox: OnceLock::new(),
+            sandbox,
             slots: Semaphore::new(config.build.jobs_max),
+            trying: tokio::sync::Mutex::new(()),
         })
     }
 
-    /// Opened at the first build and kept: a program that is missing may be installed while the daemon runs.
+    /// Opened at the start, else at the first build, and kept: a program that is missing may be installed while the daemon
+    /// runs.
     pub(crate) fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox.clone());

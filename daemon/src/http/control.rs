@@ -52,6 +52,7 @@ pub fn router(domain: Arc<Domain>) -> Router {
         .route("/v1/peers/dial", post(dial))
         .route("/v1/refresh", post(refresh))
         .merge(super::control_key::routes())
+        .merge(super::control_doctor::routes())
         .merge(super::control_builds::router())
         .merge(super::control_questions::router())
         .merge(super::control_group::routes())
