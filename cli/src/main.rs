@@ -32,6 +32,8 @@ pub(crate) struct Around {
     pub(crate) path: OsString,
     /// `PORTAGE_CONFIGROOT`: where Portage itself looks for its configuration.
     pub(crate) portage_configroot: Option<PathBuf>,
+    /// What Portage and the programs it fetches with read of the environment.
+    pub(crate) fetching: Vec<(OsString, OsString)>,
     /// True when `NO_COLOR` is set and not empty (no-color.org).
     pub(crate) no_color: bool,
 }
@@ -78,6 +80,10 @@ fn look_around() -> Around {
         },
         path: variable("PATH").unwrap_or_default(),
         portage_configroot: path("PORTAGE_CONFIGROOT"),
+        fetching: daemon::doctor::VARIABLES
+            .into_iter()
+            .filter_map(|name| variable(name).map(|value| (name.into(), value)))
+            .collect(),
         no_color: variable("NO_COLOR").is_some(),
     }
 }

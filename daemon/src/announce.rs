@@ -33,9 +33,10 @@ pub type Answerer = dyn Fn(PeerId, Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>
 /// Hears a peer that would give this machine a build.
 pub type Converser = dyn Fn(PeerId, Dialogue) -> BoxFuture<'static, ()> + Send + Sync;
 
-/// What this node gives to others: distfiles that every Manifest line naming them allows to share, to anybody near; binary packages of
-/// which a claim is kept (there is none where RESTRICT or licence forbid it), to members of its groups and keys it trusts, or to
-/// anybody near if the user says so; and what it offered to one peer, to that peer.
+/// What this node gives to others: distfiles that every Manifest line naming them allows to share, to anybody near, and those that are
+/// restricted to members of its groups, who are not told of them; binary packages of which a claim is kept (there is none where
+/// RESTRICT or licence forbid it), to members and keys it trusts, or to anybody near if the user says so; and what it offered to one
+/// peer, to that peer.
 pub struct Shared {
     store: Store,
     sharing: Sharing,
@@ -158,6 +159,12 @@ impl Shared {
         self.sharing.distfiles && self.store.catalog().may_announce(digest)
     }
 
+    /// RESTRICT and the licences it follows from are about handing on to others. The machines of a group are no others: what
+    /// their user brought to one of them by hand is for all of them. Nobody is told of it: who needs it asks every member.
+    fn gives_restricted(&self, digest: &Digest, peer: &PeerId) -> bool {
+        self.sharing.distfiles && self.groups.role(peer).is_some() && !self.store.catalog().by_digest(digest).is_empty()
+    }
+
     /// What only members are given is not announced: neither neighbours nor the DHT learn what is built here.
     fn announces_builds(&self) -> bool {
         self.sharing.builds == BuildShare::Lan
@@ -194,7 +201,8 @@ impl ReadAt for OpenBlob {
 impl Holdings for Shared {
     fn open(&self, digest: &Digest, peer: &PeerId) -> Option<Held> {
         let package = || self.gives_builds(peer) && self.claimed().packages.contains(digest);
-        if !self.allows_distfile(digest) && !package() && !self.is_offered(digest, peer) {
+        let distfile = self.allows_distfile(digest) || self.gives_restricted(digest, peer);
+        if !distfile && !package() && !self.is_offered(digest, peer) {
             return None;
         }
         let blob = crate::domain::held(&self.store, digest)?;

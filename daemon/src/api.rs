@@ -224,6 +224,13 @@ pub enum FetchLine {
         /// `store`, `peer`, `mirror` or `upstream`.
         source: String,
     },
+    /// A line of a set that was left out, as Portage leaves it out.
+    LeftOut(LeftOut),
+    /// What is to be known of the answer.
+    Note {
+        /// In words.
+        text: String,
+    },
     /// One target could not be had.
     Missing {
         /// Target or distfile name.
@@ -240,6 +247,21 @@ pub enum FetchLine {
         /// How many are not.
         missing: u64,
     },
+}
+
+/// Something of a set that means nothing, and is left out of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeftOut {
+    /// The target, as typed, that led there.
+    pub target: String,
+    /// The file it stands in, where it stands in one.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<u64>,
+    /// What stands there: the first word.
+    pub text: String,
+    /// Why it means nothing.
+    pub why: String,
 }
 
 /// What to import: absolute paths of files or directories.
@@ -321,6 +343,26 @@ pub struct Pins {
     /// For a change: targets that name nothing, or that were not pinned.
     #[serde(default)]
     pub unknown: Vec<String>,
+    /// Of those, why and what to do, where there is more to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<TargetProblem>,
+    /// For a change: lines of sets that were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// For a change: what else is to be known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Why a target names nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TargetProblem {
+    /// As typed.
+    pub target: String,
+    /// Why.
+    pub error: String,
+    /// What to do next, when there is something.
+    pub hint: Option<String>,
 }
 
 /// How gc shall go.

@@ -327,8 +327,11 @@ pub struct ClaimView {
 pub struct ShowAnswer {
     /// Binary packages of this node's binhost that match.
     pub binpkgs: Vec<Binpkg>,
-    /// Distfiles the Manifest of matching packages names.
+    /// Distfiles of the ebuild that is meant.
     pub distfiles: Vec<ShownDistfile>,
+    /// What is to be known of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A binary package in the binhost.

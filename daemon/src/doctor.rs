@@ -1,18 +1,25 @@
 //! `peer doctor`: what is wrong with this machine, and the mend. Judges what it is given and reads a few files; asks nobody.
 
 mod builds;
+mod fetching;
 mod signing;
+mod whom;
 
 use crate::api::Status;
+use crate::api_doctor::CheckLine;
+use crate::builds::with_causes;
 use crate::config::Config;
+use crate::domain::Domain;
 use crate::setup;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tree::conf::{MakeConf, ReposConf};
+use tree::conf::{GetConfigError, LoadMakeConfError, MakeConf, ReposConf};
 use tree::repo::EbuildRepo;
 
 pub use builds::Building;
+pub use fetching::{Fetching, VARIABLES};
 pub use signing::Signing;
 
 /// No clock that is right shows less: 2026-01-01, before the first release.
@@ -46,15 +53,25 @@ impl State {
             Self::Fail => "fail",
         }
     }
+
+    /// The state of a word; one that is not known, of another version perhaps, is to be looked at.
+    fn of_word(word: &str) -> Self {
+        [Self::Ok, Self::Info, Self::Warn, Self::Fail]
+            .into_iter()
+            .find(|state| state.word() == word)
+            .unwrap_or(Self::Warn)
+    }
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What was looked at; stable.
-    pub name: &'static str,
+    pub name: String,
     /// How bad it is.
     pub state: State,
+    /// The file, with its line where there is one, or the setting.
+    pub object: Option<String>,
     /// What was found.
     pub finding: String,
     /// What the user may do about it.
@@ -62,12 +79,30 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(name: &'static str, state: State, finding: impl Into<String>) -> Self {
-        Self { name, state, finding: finding.into(), mend: None }
+    fn new(name: &str, state: State, finding: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), state, object: None, finding: finding.into(), mend: None }
     }
 
     fn mend(self, mend: impl Into<String>) -> Self {
         Self { mend: Some(mend.into()), ..self }
+    }
+
+    fn object(self, object: impl Into<String>) -> Self {
+        Self { object: Some(object.into()), ..self }
+    }
+}
+
+impl From<CheckLine> for Check {
+    fn from(line: CheckLine) -> Self {
+        let CheckLine { name, state, object, finding, mend } = line;
+        Self { name, state: State::of_word(&state), object, finding, mend }
+    }
+}
+
+impl From<Check> for CheckLine {
+    fn from(check: Check) -> Self {
+        let Check { name, state, object, finding, mend } = check;
+        Self { name, state: state.word().to_owned(), object, finding, mend }
     }
 }
 
@@ -82,8 +117,12 @@ pub struct Evidence {
     pub layout_conf: Option<(SocketAddr, Result<String, String>)>,
     /// The signing key and Portage's trust in it; none where there is no daemon to ask or no Portage.
     pub signing: Option<Signing>,
-    /// What builds need of this machine; none when it was not tried out.
+    /// What the daemon finds with its own rights, programs and limits; none when there is none that can say.
+    pub of_daemon: Option<Vec<Check>>,
+    /// What builds need of this machine, tried as the one who asks; none when the daemon tried it.
     pub building: Option<Building>,
+    /// How Portage's own commands fetch from this node; none when there is nothing to fetch from.
+    pub fetching: Option<Result<Fetching, String>>,
     /// The clock.
     pub now: SystemTime,
 }
@@ -101,14 +140,55 @@ pub fn examine(evidence: &Evidence) -> Vec<Check> {
     checks.extend(portage(config, evidence.layout_conf.as_ref().map(|(address, _)| *address)));
     checks.extend(evidence.signing.iter().flat_map(signing::checks));
     checks.extend(binhost(config, status, evidence.layout_conf.as_ref().map(|(address, _)| *address)));
+    checks.extend(evidence.fetching.iter().flat_map(fetching::checks));
     let (repositories, repos) = repositories(config);
     let newest = repos.iter().filter_map(|path| made_at(path)).max();
-    checks.extend(repositories);
+    // The daemon reads them with its rights, which count.
+    checks.extend(match &evidence.of_daemon {
+        Some(told) => told.clone(),
+        None => repositories,
+    });
     checks.push(clock(evidence.now, newest));
     checks.extend(status.map(|status| peers(config, status)));
     checks.extend(status.into_iter().flat_map(warnings));
-    checks.extend(evidence.building.iter().flat_map(|building| builds::checks(building, config, &repos)));
+    if let Some(building) = &evidence.building {
+        checks.extend(builds::checks(building, config, &repos));
+        let finding = "what is said of builds holds for this user: no daemon says what holds for it";
+        checks.push(Check::new("builds", State::Info, finding).mend("start the daemon, then peer doctor"));
+    }
     checks
+}
+
+/// What the daemon itself finds: as whom it runs, what it may do, and what it can read.
+pub async fn of_daemon(domain: &Arc<Domain>) -> Vec<Check> {
+    let mut checks = whom::this_process();
+    let building = domain.builds.try_out(domain).await;
+    let looking = Arc::clone(domain);
+    let looked = move || {
+        let config = &looking.config;
+        let (repositories, repos) = repositories(config);
+        (configuration_root(config), repositories, builds::checks(&building, config, &repos))
+    };
+    let (root, repositories, builds) = crate::blocking::run(looked).await;
+    checks.extend(root);
+    checks.extend(repositories);
+    checks.extend(builds);
+    checks
+}
+
+/// Whether the daemon can read what it takes its mirrors from.
+fn configuration_root(config: &Config) -> Option<Check> {
+    let error = MakeConf::load(&config.config_root).err()?;
+    Some(make_conf_fault(&error, "the daemon cannot use it, and knows no mirror"))
+}
+
+/// What is wrong with make.conf, where.
+fn make_conf_fault(error: &LoadMakeConfError, so: &str) -> Check {
+    let object = match &error.0 {
+        GetConfigError::Fault { path, line, .. } => format!("{}:{line}", path.display()),
+        GetConfigError::Read(error) => error.path().display().to_string(),
+    };
+    Check::new("make.conf", State::Fail, format!("{}; {so}", with_causes(error))).object(object).mend("mend that line")
 }
 
 fn configuration(config: &Result<Config, String>) -> Check {
@@ -188,13 +268,11 @@ fn portage(config: &Config, http: Option<SocketAddr>) -> Vec<Check> {
         return checks;
     };
     checks.push(match MakeConf::load(&config.config_root) {
-        Err(error) => {
-            Check::new("make.conf", State::Fail, error.to_string()).mend("mend it: Portage cannot read it either")
-        }
+        Err(error) => make_conf_fault(&error, "Portage cannot use it either"),
         Ok(make_conf) => gentoo_mirrors(make_conf.get("GENTOO_MIRRORS").unwrap_or_default(), http),
     });
     checks.push(match setup::files(&dir.join("mirrors")) {
-        Err(error) => Check::new("mirrors", State::Fail, error.to_string()),
+        Err(error) => Check::new("mirrors", State::Fail, with_causes(&error)).mend("mend it by hand"),
         Ok(files) => local_line(files.iter().map(|(_, text)| text.as_str()), http),
     });
     checks
@@ -204,7 +282,7 @@ fn portage(config: &Config, http: Option<SocketAddr>) -> Vec<Check> {
 fn binhost(config: &Config, status: Option<&Status>, http: Option<SocketAddr>) -> Option<Check> {
     let dir = config.config_root.join("etc/portage");
     let url = setup::binhost_url(http?, &status?.peer_id)?;
-    dir.is_dir().then(|| signing::binrepos(&dir, &url))
+    dir.is_dir().then(|| signing::binrepos(&config.config_root, &url))
 }
 
 /// True when `word` is this node's URL, by number or as `localhost`.
@@ -252,7 +330,7 @@ fn repositories(config: &Config) -> (Vec<Check>, Vec<PathBuf>) {
                 conf.repos.into_iter().map(|repo| repo.location).collect()
             }
             Err(error) => {
-                let check = Check::new("repositories", State::Fail, error.to_string());
+                let check = Check::new("repositories", State::Fail, with_causes(&error));
                 return (vec![check.mend("mend repos.conf, or say --repo DIR")], Vec::new());
             }
         },
@@ -267,7 +345,8 @@ fn repositories(config: &Config) -> (Vec<Check>, Vec<PathBuf>) {
 
 fn repository(path: &Path) -> Check {
     match EbuildRepo::open(path) {
-        Err(error) => Check::new("repositories", State::Fail, error.to_string())
+        Err(error) => Check::new("repositories", State::Fail, with_causes(&error))
+            .object(path.display().to_string())
             .mend("emaint sync -a; the daemon's user must be able to read it"),
         Ok(repo) if !repo.has_md5_cache() => {
             let finding =
@@ -366,6 +445,8 @@ mod tests {
             layout_conf: Some((http(), Err("connection refused".to_owned()))),
             signing: None,
             building: None,
+            of_daemon: None,
+            fetching: None,
             now: at(1_800_000_000),
         };
         let checks = examine(&evidence);
@@ -399,6 +480,8 @@ mod tests {
             layout_conf: Some((http(), Ok("[structure]\n0=content-hash BLAKE2B 8\n".to_owned()))),
             signing: None,
             building: None,
+            of_daemon: None,
+            fetching: None,
             now: at(1_800_000_000),
         };
         let before = examine(&evidence);

@@ -22,6 +22,7 @@ use crate::tasks::Tasks;
 use crate::{api, config::Config, upkeep};
 use mirrors::layout::Asked;
 use mirrors::{Exempt, Mirrors, Uri};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ use tree::distfile::Distfile;
 /// A node that has only just started may not have reached the peers it was told to dial: so long after its start it
 /// waits for them, at most so long, before it says that nobody has a file.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// Members that are asked for what nobody announces.
+const SILENT_MAX: usize = 16;
 
 /// Everything one node is made of.
 #[derive(Debug)]
@@ -69,10 +72,12 @@ pub struct Domain {
     pub questions: Questions,
     /// Machines whose users enrolled them.
     pub groups: Arc<Groups>,
-    /// Told when pinned files may be missing.
+    /// Told when pins may name other files, or pinned files may be missing.
     pub pins_changed: Notify,
     /// The key binary packages are signed with.
     pub signing: SigningKey,
+    /// What pins were looked up for.
+    followed: pins::Followed,
     /// Transfers that may run at the same time.
     slots: Semaphore,
 }
@@ -192,6 +197,7 @@ impl Domain {
             groups,
             pins_changed: Notify::new(),
             signing,
+            followed: pins::Followed::default(),
             slots,
         }
     }
@@ -210,7 +216,14 @@ impl Domain {
     /// As [`Domain::refresh_now`], from async code.
     pub async fn refresh(self: &Arc<Self>) -> Refreshed {
         let domain = Arc::clone(self);
-        blocking::run(move || domain.refresh_now()).await
+        blocking::run(move || {
+            let done = domain.refresh_now();
+            if domain.followed.differs(&domain) {
+                domain.pins_changed.notify_one();
+            }
+            done
+        })
+        .await
     }
 
     /// What hangs on the repositories follows them.
@@ -218,9 +231,6 @@ impl Domain {
         self.mirrors.set_thirdparty(self.repositories.thirdparty());
         if done.changed() {
             self.announcer.compare(&self.swarm);
-            if let Err(error) = pins::follow(self) {
-                tracing::error!(%error, "pins cannot follow the repositories");
-            }
             self.pins_changed.notify_one();
             self.binhost.look_again();
         }
@@ -324,9 +334,10 @@ impl Domain {
                     if first.is_empty() {
                         self.wait_for_first_peers(&flight.wanted.digest).await;
                     }
-                    let sources =
-                        Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
-                            .first(first);
+                    let (silent, digest) = (self.silent_holders(&flight.wanted.digest).await, flight.wanted.digest);
+                    let sources = Sources::new(digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
+                        .first(first)
+                        .silent(silent);
                     match fetcher::obtain(self, flight, sources).await {
                         Ok((blob, source)) => End::Have(blob, source),
                         Err(error) => End::Failed(Arc::new(error)),
@@ -336,6 +347,23 @@ impl Domain {
         };
         self.note_end(flight, &end);
         self.flights.end(flight, end);
+    }
+
+    /// Members that are connected, in order of their names.
+    #[must_use]
+    pub fn connected_members(&self) -> Vec<PeerId> {
+        let connected: BTreeSet<PeerId> = self.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+        let members = self.groups.members().into_iter().map(|member| member.peer);
+        members.filter(|peer| connected.contains(peer)).collect()
+    }
+
+    /// Members that may hold what is never announced: packages, and distfiles that are restricted.
+    async fn silent_holders(self: &Arc<Self>, digest: &Digest) -> Vec<PeerId> {
+        let (looking, digest) = (Arc::clone(self), *digest);
+        if blocking::run(move || looking.store.catalog().may_announce(&digest)).await {
+            return Vec::new();
+        }
+        self.connected_members().into_iter().take(SILENT_MAX).collect()
     }
 
     /// Waits, in the first moments of a node that has peers to dial, until one of them has the blob.

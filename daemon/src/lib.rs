@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod api;
 pub mod api_builds;
+pub mod api_doctor;
 pub mod api_group;
 pub mod api_key;
 pub mod api_questions;

@@ -142,6 +142,8 @@ pub struct Sources {
     wanted: Option<mirrors::Source>,
     tasks: Tasks,
     peers: VecDeque<PeerId>,
+    /// Peers that may have it without saying so, asked when nobody else is left who would answer at once.
+    silent: Vec<PeerId>,
     /// Peers that did not answer in the short time given while there were others: they are asked again, patiently, when
     /// the others have failed.
     late: Vec<PeerId>,
@@ -175,6 +177,7 @@ impl Sources {
             wanted,
             tasks: tasks.clone(),
             peers: swarm.holders(&digest).into(),
+            silent: Vec::new(),
             late: Vec::new(),
             rounds: Rounds::new(candidates),
             search: Search::NotAsked,
@@ -198,6 +201,13 @@ impl Sources {
         for peer in first.iter().rev() {
             self.peers.push_front(*peer);
         }
+        self
+    }
+
+    /// Asks these too, which may have it though they told nobody: after mirrors and hosts, together with whom the DHT named.
+    #[must_use]
+    pub fn silent(mut self, silent: Vec<PeerId>) -> Self {
+        self.silent = silent;
         self
     }
 
@@ -246,7 +256,7 @@ impl Sources {
         None
     }
 
-    /// Peers that were not asked yet, or not patiently: those the DHT named, and those that were late. False when there
+    /// Peers that were not asked yet, or not patiently: those the DHT named, the silent ones, and those that were late. False when there
     /// are none left.
     async fn more_peers(&mut self) -> bool {
         if let Search::Asked(found) = std::mem::replace(&mut self.search, Search::Answered) {
@@ -254,6 +264,7 @@ impl Sources {
             self.peers.extend(found.await.unwrap_or_default());
         }
         self.patient = true;
+        self.peers.extend(self.silent.drain(..));
         self.peers.extend(self.late.drain(..));
         !self.peers.is_empty()
     }
@@ -291,7 +302,12 @@ impl Sources {
                     None => {}
                 }
                 self.start_search();
-                self.last = Some(format!("peer {peer}: {error}"));
+                let told = format!("peer {peer}: {error}");
+                // That somebody simply does not have it says less than what a mirror said.
+                match error.offence() {
+                    Some(_) => self.last = Some(told),
+                    None => drop(self.last.get_or_insert(told)),
+                }
                 None
             }
         }

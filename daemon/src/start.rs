@@ -33,6 +33,8 @@ use tokio::net::{TcpListener, UnixListener};
 const STOP_MAX: Duration = Duration::from_secs(4);
 /// File of the node's key below the data directory.
 const KEY_FILE: &str = "identity.key";
+/// Open files that hundreds of peers and transfers need.
+const OPEN_FILES: u64 = 65_536;
 /// Bits of the control socket: its owner and group may use the verbs.
 const CONTROL_MODE: u32 = 0o660;
 
@@ -108,6 +110,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let tasks = Tasks::new();
     make_folder(&config.data_dir, 0o755)?;
+    open_up();
     let control_folder = config.control.parent().unwrap_or(Path::new("."));
     make_folder(control_folder, 0o755)?;
     let store = open_store(&config).await?;
@@ -205,6 +208,23 @@ async fn stop(domain: &Arc<Domain>) {
 fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+/// What a service manager's limits and umask would take from a node: as many open files as it may have, up to what a busy
+/// one needs, and, where builds have user numbers of their own, files that these can read. Whom the data directory lets in
+/// was decided when it was made.
+fn open_up() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+    if rustix::process::geteuid().is_root() {
+        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     }
 }
 

@@ -1,19 +1,25 @@
 //! What a user may name: a distfile, a digest, a CID, an atom or a set, and the distfiles that means.
+//!
+//! Names and digests are looked up in the catalog. Which ebuild an atom means, and which atoms a set has, is Portage's to
+//! say: keywords, masks, slots, USE dependencies, the profile and every kind of set are its business. So it is asked
+//! ([`portage`]): once for all targets of a request, in the sandbox, which takes about half a second. Where it cannot be
+//! asked, or has no profile to judge by (a mirror that is no Gentoo machine), [`reader`] reads what it can itself, and the
+//! answer says so. A line of a set that means nothing is left out, as Portage does, and told with its file, line and reason.
 
+mod portage;
+mod reader;
+
+use crate::api::LeftOut;
+use crate::blocking;
 use crate::domain::{Domain, Target};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use store::CatalogEntry;
 use tree::atom::Atom;
 use tree::cid;
 use tree::cpv::Cpv;
-use tree::digest::Digest;
 use tree::name::DistfileName;
-
-/// A set larger than this is refused: no world file is.
-const SET_MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// Sets may name sets, this deep.
-const SET_DEPTH_MAX: u32 = 8;
 
 /// Why a target names nothing.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -32,14 +38,22 @@ pub enum TargetError {
         /// As typed.
         target: String,
     },
-    /// No repository has a matching ebuild with distfiles.
-    #[error("no ebuild with distfiles matches {target:?}")]
+    /// No ebuild is meant.
+    #[error("{target:?} means nothing here: {why}")]
     UnknownAtom {
         /// As typed.
         target: String,
+        /// Why.
+        why: String,
     },
-    /// The set cannot be read.
-    #[error("the set {target} cannot be read: {why}")]
+    /// The ebuild has none.
+    #[error("{package} has no distfiles")]
+    NoDistfiles {
+        /// The ebuild.
+        package: String,
+    },
+    /// There is no such set, or nobody who knows it.
+    #[error("the set {target} means nothing here: {why}")]
     Set {
         /// As typed.
         target: String,
@@ -54,126 +68,151 @@ impl TargetError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Malformed { .. } => Some("an atom names its category, as in app-misc/hello or =app-misc/hello-1.0"),
+            Self::UnknownAtom { why, .. } if why.contains("masked") => Some(
+                "accept it as for emerge, in /etc/portage/package.accept_keywords, package.unmask or package.license",
+            ),
             Self::UnknownDistfile { .. } | Self::UnknownAtom { .. } => {
                 Some("sync the repository that has it; peer status lists the repositories this node reads")
             }
-            Self::Set { .. } => Some("sets are @world, @selected, @installed, and the files of /etc/portage/sets"),
+            Self::NoDistfiles { .. } => None,
+            Self::Set { .. } => Some("`emerge --list-sets` lists those that Portage knows"),
         }
     }
 }
 
-/// The distfiles that `target` names now. Reads the index and set files: blocking.
-///
-/// An atom means the highest version that matches it, as Portage would take without masks.
-///
-/// # Errors
-/// When it names nothing.
-pub fn resolve(domain: &Domain, target: &str) -> Result<Vec<Target>, TargetError> {
-    let mut found = BTreeMap::new();
-    resolve_into(domain, target, SET_DEPTH_MAX, &mut found)?;
-    Ok(found.into_values().collect())
+/// One ebuild that is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chosen {
+    cpv: Cpv,
+    /// The repository it is taken from.
+    repo: String,
 }
 
-fn resolve_into(
-    domain: &Domain,
-    target: &str,
-    depth: u32,
-    found: &mut BTreeMap<Digest, Target>,
-) -> Result<(), TargetError> {
-    if let Some(set) = target.strip_prefix('@') {
-        return resolve_set(domain, target, set, depth, found);
-    }
-    if let Some(digest) = target.parse().ok().or_else(|| cid::from_cid(target).ok()) {
-        found.insert(digest, domain.target(&digest));
-        return Ok(());
-    }
-    if target.contains('/') {
-        for target in of_atom(domain, target)? {
-            found.insert(target.wanted.digest, target);
+/// What an atom or a set means.
+#[derive(Clone, Debug, Default)]
+struct Meaning {
+    packages: Vec<Chosen>,
+    left_out: Vec<LeftOut>,
+    /// What is to be known of what was taken.
+    notes: Vec<String>,
+    /// Why it means nothing.
+    nothing: Option<String>,
+}
+
+/// What some targets name.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// Of each target, as typed and in that order, the distfiles or why there are none.
+    pub each: Vec<(String, Result<Vec<Target>, TargetError>)>,
+    /// Lines of sets that mean nothing.
+    pub left_out: Vec<LeftOut>,
+    /// What else is to be known of the answer.
+    pub notes: Vec<String>,
+    /// True when Portage did not answer, though it had answered before: a later answer will be a better one.
+    pub is_makeshift: bool,
+}
+
+/// The distfiles that targets name now.
+///
+/// Cancel safe: yes.
+pub async fn resolve(domain: &Arc<Domain>, texts: &[String]) -> Named {
+    let asked: BTreeSet<String> = texts.iter().filter(|text| means_packages(text)).cloned().collect();
+    let asked: Vec<String> = asked.into_iter().collect();
+    let mut named = Named::default();
+    let meanings = meanings(domain, asked, &mut named).await;
+    let (looking, texts) = (Arc::clone(domain), texts.to_vec());
+    blocking::run(move || {
+        if meanings.values().flat_map(|meaning| &meaning.packages).any(|chosen| entries(&looking, chosen).is_empty()) {
+            // Portage sees an ebuild as soon as it is there.
+            looking.refresh_eagerly();
         }
-        return Ok(());
-    }
-    let malformed = |why: String| TargetError::Malformed { target: clipped(target), why };
-    let name: DistfileName =
-        target.parse().map_err(|error: tree::name::ParseNameError| malformed(error.to_string()))?;
-    let known =
-        domain.by_name(name.as_ref()).ok_or_else(|| TargetError::UnknownDistfile { target: clipped(target) })?;
-    found.insert(known.wanted.digest, known);
-    Ok(())
+        for text in texts {
+            let found = one(&looking, &text, meanings.get(&text));
+            named.each.push((text, found));
+        }
+        for meaning in meanings.into_values() {
+            named.left_out.extend(meaning.left_out);
+            named.notes.extend(meaning.notes);
+        }
+        named
+    })
+    .await
 }
 
-fn of_atom(domain: &Domain, text: &str) -> Result<Vec<Target>, TargetError> {
+/// Whether a text is an atom or a set, for which the repositories and Portage's configuration count.
+#[must_use]
+pub fn means_packages(text: &str) -> bool {
+    text.starts_with('@') || (text.contains('/') && text.parse::<Atom>().is_ok())
+}
+
+/// What each of the atoms and sets means: as Portage says, else as can be read without it, which is noted.
+async fn meanings(domain: &Arc<Domain>, asked: Vec<String>, named: &mut Named) -> BTreeMap<String, Meaning> {
+    if asked.is_empty() {
+        return BTreeMap::new();
+    }
+    let error = match portage::ask(domain, &asked).await {
+        Ok(meanings) => {
+            domain.questions.portage_answers.store(true, Ordering::Relaxed);
+            return asked.into_iter().zip(meanings).collect();
+        }
+        Err(error) => error,
+    };
+    tracing::info!(%error, "atoms and sets are read without Portage");
+    named.is_makeshift = domain.questions.portage_answers.load(Ordering::Relaxed);
+    named.notes.push(format!(
+        "read without Portage, by version and slot only, whatever is masked or keyworded: {error}; `peer doctor` says more"
+    ));
+    let (looking, why) = (Arc::clone(domain), error.to_string());
+    blocking::run(move || {
+        let read = |text: String| {
+            let meaning = reader::read(&looking, &text, &why);
+            (text, meaning)
+        };
+        asked.into_iter().map(read).collect()
+    })
+    .await
+}
+
+fn one(domain: &Domain, text: &str, meaning: Option<&Meaning>) -> Result<Vec<Target>, TargetError> {
+    if let Some(meaning) = meaning {
+        return of_packages(domain, text, meaning);
+    }
+    if let Some(digest) = text.parse().ok().or_else(|| cid::from_cid(text).ok()) {
+        return Ok(vec![domain.target(&digest)]);
+    }
     let malformed = |why: String| TargetError::Malformed { target: clipped(text), why };
-    let atom: Atom = text.parse().map_err(|error: tree::atom::ParseAtomError| malformed(error.to_string()))?;
-    let package = atom.cp.to_string();
-    let entries = domain.repositories.in_order(domain.store.catalog().by_package(None, &package));
-    let matching = |entry: &CatalogEntry| {
-        let cpvs = entry.ebuilds.iter().filter_map(|pf| Cpv::from_pf(&atom.cp.category, pf).ok());
-        cpvs.filter(|cpv| atom.matches(cpv, None)).map(|cpv| cpv.version).max()
-    };
-    let best = entries.iter().filter_map(matching).max();
-    let Some(best) = best else { return Err(TargetError::UnknownAtom { target: clipped(text) }) };
-    let of_best = |entry: &&CatalogEntry| {
-        entry.ebuilds.iter().any(|pf| {
-            Cpv::from_pf(&atom.cp.category, pf).is_ok_and(|cpv| cpv.version == best && atom.matches(&cpv, None))
-        })
-    };
-    Ok(entries.iter().filter(of_best).map(|entry| domain.target(&entry.digest)).collect())
+    if text.contains('/') {
+        let why = text.parse::<Atom>().err().map(|error| error.to_string());
+        return Err(malformed(why.unwrap_or_else(|| "Portage was not asked".to_owned())));
+    }
+    let name: DistfileName = text.parse().map_err(|error: tree::name::ParseNameError| malformed(error.to_string()))?;
+    let known = domain.by_name(name.as_ref());
+    known.map(|target| vec![target]).ok_or_else(|| TargetError::UnknownDistfile { target: clipped(text) })
 }
 
-fn resolve_set(
-    domain: &Domain,
-    target: &str,
-    set: &str,
-    depth: u32,
-    found: &mut BTreeMap<Digest, Target>,
-) -> Result<(), TargetError> {
-    let failed = |why: &str| TargetError::Set { target: clipped(target), why: why.to_owned() };
-    let depth = depth.checked_sub(1).ok_or_else(|| failed("sets name each other in a circle"))?;
-    let root = &domain.config.config_root;
-    let atoms = match set {
-        "world" | "selected" => read_set(&root.join("var/lib/portage/world")).map_err(|why| failed(&why))?,
-        "installed" => installed(&root.join("var/db/pkg")),
-        name if name.parse::<DistfileName>().is_ok() => {
-            read_set(&root.join("etc/portage/sets").join(name)).map_err(|why| failed(&why))?
-        }
-        _ => return Err(failed("that is no name of a set")),
-    };
-    for atom in atoms {
-        match resolve_into(domain, &atom, depth, found) {
-            // Packages without distfiles, or of a repository that is gone, are normal in a set.
-            Ok(()) | Err(TargetError::UnknownAtom { .. }) => {}
-            Err(error) => return Err(error),
-        }
+fn of_packages(domain: &Domain, text: &str, meaning: &Meaning) -> Result<Vec<Target>, TargetError> {
+    let is_set = text.starts_with('@');
+    if let Some(why) = &meaning.nothing {
+        let (target, why) = (clipped(text), why.clone());
+        return Err(if is_set { TargetError::Set { target, why } } else { TargetError::UnknownAtom { target, why } });
     }
-    Ok(())
+    let entries = meaning.packages.iter().flat_map(|chosen| entries(domain, chosen));
+    let found: BTreeMap<_, Target> = entries.map(|entry| (entry.digest, domain.target(&entry.digest))).collect();
+    match meaning.packages.as_slice() {
+        // Packages without distfiles are normal in a set.
+        [only] if found.is_empty() && !is_set => {
+            Err(TargetError::NoDistfiles { package: format!("{}::{}", only.cpv, only.repo) })
+        }
+        _ => Ok(found.into_values().collect()),
+    }
 }
 
-fn read_set(path: &Path) -> Result<Vec<String>, String> {
-    let size = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
-    if size > SET_MAX_BYTES {
-        return Err(format!("{} is larger than {SET_MAX_BYTES} bytes", path.display()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
-}
-
-/// `=cat/PF` of every entry of the installed-package database.
-fn installed(vdb: &Path) -> Vec<String> {
-    let list = |dir: PathBuf| -> Vec<(String, PathBuf)> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect()
-    };
-    let mut atoms = Vec::new();
-    for (category, path) in list(vdb.to_owned()) {
-        // Entries that begin with a dash are half merged.
-        for (pf, _) in list(path).into_iter().filter(|(pf, _)| !pf.starts_with(['-', '.'])) {
-            atoms.push(format!("={category}/{pf}"));
-        }
-    }
-    atoms.sort_unstable();
-    atoms
+/// The catalog's rows of an ebuild.
+fn entries(domain: &Domain, chosen: &Chosen) -> Vec<CatalogEntry> {
+    let mut rows = domain.store.catalog().by_package(Some(&chosen.repo), &chosen.cpv.cp.to_string());
+    let category = &chosen.cpv.cp.category;
+    rows.retain(|row| row.ebuilds.iter().any(|pf| Cpv::from_pf(category, pf).is_ok_and(|cpv| cpv == chosen.cpv)));
+    rows
 }
 
 /// What is quoted back to a user of what they typed.

@@ -35,9 +35,12 @@ pub(crate) async fn refresh(domain: Arc<Domain>) {
     }
 }
 
-/// Obtains what is pinned and not here: when told to, and from time to time what was not to be had before.
+/// Looks up what pins name and obtains what is not here: when told to, and from time to time what was not to be had before.
 pub(crate) async fn fill_pins(domain: Arc<Domain>) {
     loop {
+        if let Err(error) = pins::follow(&domain).await {
+            tracing::error!(%error, "pins cannot follow the repositories");
+        }
         pins::fill(Arc::clone(&domain)).await;
         // Told or not, it is time then.
         let _elapsed = tokio::time::timeout(PINS_PERIOD, domain.pins_changed.notified()).await;
@@ -84,7 +87,8 @@ pub(crate) fn read_portage_mirrors(domain: &Domain) {
         None => match MakeConf::load(&config.config_root) {
             Ok(conf) => conf.get("GENTOO_MIRRORS").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
             Err(error) => {
-                tracing::warn!(%error, "make.conf cannot be read, so no mirror is known");
+                let error = crate::builds::with_causes(&error);
+                tracing::warn!(error, "make.conf cannot be used, so no mirror is known");
                 Vec::new()
             }
         },

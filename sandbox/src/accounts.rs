@@ -20,17 +20,14 @@ const PEOPLE_FROM: u32 = 1000;
 const NOBODY: u32 = 65_534;
 
 impl Accounts {
-    /// With a mapped range the root's system accounts are known, so that files can be given to them; with a single
-    /// number only root, Portage's and nobody. Passwords and comments are left out.
+    /// The root's system accounts are known, so that files can be given to them, in truth with a mapped range and in
+    /// fakeroot's memory with a single number. Passwords and comments are left out.
     pub(crate) fn of(root: &Path, identity: Identity) -> Self {
         let (uid, gid) = match identity {
             Identity::Mapped { .. } => (PORTAGE_ID, PORTAGE_ID),
             Identity::Single { uid, gid } => (uid, gid),
         };
-        let (users, groups) = match identity {
-            Identity::Mapped { .. } => (read(&root.join("etc/passwd")), read(&root.join("etc/group"))),
-            Identity::Single { .. } => (String::new(), String::new()),
-        };
+        let (users, groups) = (read(&root.join("etc/passwd")), read(&root.join("etc/group")));
         Self { passwd: passwd(&users, uid, gid), group: group(&groups, gid) }
     }
 }

@@ -27,9 +27,9 @@ impl Descriptors {
 }
 
 /// What a sandbox begins with: it waits for the daemon's leave and never starts the command without it. The command gets
-/// none of the descriptors.
+/// none of the descriptors, and not the daemon's way to make files that others may not read.
 pub(crate) const INNER: &str =
-    r#"echo started >&9; read -r go <&3 && [ "$go" = go ] || exit 125; exec 3<&- 9>&-; exec "$@""#;
+    r#"umask 022; echo started >&9; read -r go <&3 && [ "$go" = go ] || exit 125; exec 3<&- 9>&-; exec "$@""#;
 
 /// All arguments, up to and with the `--` before the command.
 pub(crate) fn arguments(view: &View, policy: &Policy, staging: &Path) -> Vec<OsString> {

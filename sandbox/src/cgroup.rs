@@ -13,9 +13,17 @@ pub(crate) struct CgroupBase(PathBuf);
 /// Controllers without which a group bounds nothing that is asked for.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 
+/// The group of the node itself, beside those of its builds.
+const NODE: &str = "node";
+
+fn has_all(controllers: &str) -> bool {
+    NEEDED.iter().all(|needed| controllers.split_ascii_whitespace().any(|controller| controller == *needed))
+}
+
 impl CgroupBase {
     /// The group this process is in, made ready: this process moves into a group `node` of it, because a group that
-    /// gives controllers on may hold no process itself.
+    /// gives controllers on may hold no process itself. Where whoever started this process has done that already, it is
+    /// the group above.
     ///
     /// # Errors
     /// When there is no version 2, it lacks controllers, or the group is not this process' own to divide.
@@ -28,6 +36,13 @@ impl CgroupBase {
     }
 
     fn prepare(base: PathBuf, this_process: u32) -> Result<Self> {
+        if let Some(above) = base.parent().filter(|_| base.file_name().is_some_and(|name| name == NODE)) {
+            let given = std::fs::read_to_string(above.join("cgroup.subtree_control")).unwrap_or_default();
+            let may_write = |file: &str| rustix::fs::access(above.join(file), rustix::fs::Access::WRITE_OK).is_ok();
+            if has_all(&given) && may_write("") && may_write("cgroup.procs") {
+                return Ok(Self(above.to_owned()));
+            }
+        }
         let available = std::fs::read_to_string(base.join("cgroup.controllers"))?;
         for needed in NEEDED {
             if !available.split_ascii_whitespace().any(|controller| controller == needed) {
@@ -38,14 +53,14 @@ impl CgroupBase {
             }
         }
         let given = std::fs::read_to_string(base.join("cgroup.subtree_control"))?;
-        if NEEDED.iter().all(|needed| given.split_ascii_whitespace().any(|controller| controller == *needed)) {
+        if has_all(&given) {
             return Ok(Self(base));
         }
         let members = std::fs::read_to_string(base.join("cgroup.procs"))?;
         if members.split_ascii_whitespace().any(|member| member != this_process.to_string()) {
             return Err(Error::new(ErrorKind::ResourceBusy, "other processes are in the group of this one"));
         }
-        let node = base.join("node");
+        let node = base.join(NODE);
         make(&node)?;
         put(&node.join("cgroup.procs"), &this_process.to_string())?;
         put(&base.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
@@ -183,6 +198,23 @@ mod tests {
         std::fs::write(directory.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
         let error = CgroupBase::prepare(directory.path().into(), 8).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+    }
+
+    #[test]
+    fn a_group_that_was_divided_before_is_the_one_above() {
+        let files = [
+            ("cgroup.subtree_control", "cpu memory pids\n"),
+            ("cgroup.procs", ""),
+            ("node/cgroup.controllers", "cpu memory pids\n"),
+            ("node/cgroup.subtree_control", ""),
+            ("node/cgroup.procs", "7\n8\n"),
+        ];
+        let directory = imitation(&files);
+        let base = CgroupBase::prepare(directory.path().join("node"), 7).unwrap();
+        assert_eq!(base.0, directory.path());
+        std::fs::write(directory.path().join("cgroup.subtree_control"), "memory\n").unwrap();
+        let error = CgroupBase::prepare(directory.path().join("node"), 7).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy, "it is no division of ours");
     }
 
     #[test]

@@ -32,11 +32,16 @@ pub enum Standing {
 }
 
 impl Finding {
-    fn good(subject: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn good(subject: &'static str, found: impl Into<String>) -> Self {
         Self { subject, standing: Standing::Good, found: found.into(), mend: String::new() }
     }
 
-    fn bad(subject: &'static str, standing: Standing, found: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(crate) fn bad(
+        subject: &'static str,
+        standing: Standing,
+        found: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
         Self { subject, standing, found: found.into(), mend: mend.into() }
     }
 }
@@ -46,19 +51,7 @@ pub(crate) async fn preflight(programs: &Programs, has_cgroups: bool, identity: 
     let mut findings = vec![bwrap(programs).await];
     findings.push(namespaces(programs, identity, is_root).await);
     findings.push(overlay(programs, is_root).await);
-    findings.push(match identity {
-        Identity::Mapped { outer_first, count } if is_root => Finding::good(
-            "user numbers",
-            format!("builds have the numbers {outer_first} to {}", outer_first.saturating_add(count) - 1),
-        ),
-        Identity::Mapped { .. } => Finding::bad(
-            "user numbers",
-            Standing::Blocks,
-            "a range of user numbers can only be given by root, and the node is not",
-            "run the node as root, or let it build as a single user",
-        ),
-        Identity::Single { .. } => Finding::good("user numbers", "builds have one number, owners are kept by fakeroot"),
-    });
+    findings.push(numbers(identity, is_root));
     if matches!(identity, Identity::Single { .. }) {
         findings.push(match look("fakeroot", OsStr::new("/usr/bin")) {
             Some(_) => Finding::good("fakeroot", "it is there"),
@@ -70,24 +63,45 @@ pub(crate) async fn preflight(programs: &Programs, has_cgroups: bool, identity: 
             ),
         });
     }
-    findings.push(if has_cgroups {
-        Finding::good("cgroups", "every build gets its own cgroup")
-    } else {
-        let why = match crate::cgroup::CgroupBase::of_this_process() {
-            Ok(_) => "they were not there when the node started".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Finding::bad(
-            "cgroups",
-            Standing::Less,
-            format!("{why}; memory and processes are bounded by rlimits and by looking, processor shares are not"),
-            "use cgroup v2 alone (cgroup_no_v1=all) and delegate a group to the node: systemd Delegate=yes, OpenRC rc_cgroup_mode=unified",
-        )
-    });
+    findings.push(cgroups(has_cgroups));
     findings
 }
 
-async fn bwrap(programs: &Programs) -> Finding {
+/// Whose numbers builds have.
+pub(crate) fn numbers(identity: Identity, is_root: bool) -> Finding {
+    match identity {
+        Identity::Mapped { outer_first, count } if is_root => Finding::good(
+            "user numbers",
+            format!("builds have the numbers {outer_first} to {}", outer_first.saturating_add(count) - 1),
+        ),
+        Identity::Mapped { .. } => Finding::bad(
+            "user numbers",
+            Standing::Blocks,
+            "a range of user numbers can only be given by root, and the node is not",
+            "run the node as root, or let it build as a single user",
+        ),
+        Identity::Single { .. } => Finding::good("user numbers", "builds have one number, owners are kept by fakeroot"),
+    }
+}
+
+/// Whether builds have control groups.
+pub(crate) fn cgroups(has_cgroups: bool) -> Finding {
+    if has_cgroups {
+        return Finding::good("cgroups", "every build gets its own cgroup");
+    }
+    let why = match crate::cgroup::CgroupBase::of_this_process() {
+        Ok(_) => "they were not there when the node started".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Finding::bad(
+        "cgroups",
+        Standing::Less,
+        format!("{why}; memory and processes are bounded by rlimits and by looking, processor shares are not"),
+        "use cgroup v2 alone (cgroup_no_v1=all) and delegate a group to the node, as the start files do: systemd Delegate=, OpenRC rc_cgroup_mode=unified",
+    )
+}
+
+pub(crate) async fn bwrap(programs: &Programs) -> Finding {
     let said = probe(&programs.bwrap, &["--version"]).await;
     match said.as_deref().ok().and_then(version) {
         Some(version) if version >= (0, 8) => Finding::good("bubblewrap", said.unwrap_or_default()),
@@ -127,7 +141,7 @@ async fn namespaces(programs: &Programs, identity: Identity, is_root: bool) -> F
 }
 
 /// What keeps namespaces from being made, by the kernel's own settings below `settings` (`/proc/sys`).
-fn namespace_cause(settings: &Path, is_root: bool) -> (&'static str, &'static str) {
+pub(crate) fn namespace_cause(settings: &Path, is_root: bool) -> (&'static str, &'static str) {
     let is =
         |file: &str, value: &str| std::fs::read_to_string(settings.join(file)).is_ok_and(|text| text.trim() == value);
     if !settings.join("user/max_user_namespaces").exists() {

@@ -11,13 +11,13 @@ use crate::programs::Programs;
 use crate::spawn::{Command, Group, Wiring};
 use crate::usage::Meter;
 use crate::view::{Entry, PolicyError, Text, View};
-use crate::{seccomp, stage, watch};
+use crate::{proc, seccomp, stage, watch};
 use command_fds::FdMapping;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::ffi::OsString;
 use std::io::{PipeWriter, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
@@ -39,6 +39,12 @@ pub enum SandboxError {
     Setup {
         /// What the program that failed said.
         said: String,
+    },
+    /// The sandbox cannot have a `/proc` of its own.
+    #[error("the sandbox cannot have a /proc of its own: {}; {}", proc::in_words(covered), proc::MEND)]
+    Proc {
+        /// What lies over parts of `/proc` here.
+        covered: Vec<PathBuf>,
     },
     /// There is no system call filter for this kind of machine.
     #[error("there is no system call filter for this kind of machine")]
@@ -222,6 +228,7 @@ impl Sandboxed {
         self.let_go()?;
         match self.status.next_line().await {
             Ok(Some(line)) if line.contains("\"child-pid\"") => {}
+            Ok(Some(line)) if line == stage::NO_PROC => return Err(SandboxError::Proc { covered: proc::covered() }),
             _ => return Err(self.ended_early().await),
         }
         let pid = watch::children(self.leader()).first().copied();

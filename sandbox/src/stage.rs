@@ -23,6 +23,7 @@ while [ "$1" != -- ]; do
     file) : >"$2"; shift 2 ;;
     bind) mount --rbind "$2" "$stage/$3"; shift 3 ;;
     overlay) mount -t overlay -o "ro,lowerdir=$2" overlay "$stage/$3"; shift 3 ;;
+    proc) mkdir proc; mount -t proc -o nosuid,nodev,noexec proc proc 2>/dev/null || :; shift ;;
     esac
 done
 shift
@@ -31,6 +32,13 @@ exec "$@""#;
 
 /// Says that the namespaces are there and waits for the leave to go on: a mapped range is written in between.
 const ENTER: &str = r#"echo ready >&4; read -r go <&3 && [ "$go" = go ] || exit 125; exec "$@""#;
+
+/// Gives the process namespace, whose first process this is, its own /proc: bwrap looks for its child there. What it says
+/// where that is refused, [`NO_PROC`], tells the cause from others.
+const PROC: &str = r#"mount -n -t proc -o nosuid,nodev,noexec proc /proc || { echo no proc >&4; exit 1; }; exec "$@""#;
+
+/// Said instead of bwrap's first word.
+pub(crate) const NO_PROC: &str = "no proc";
 
 /// Directories of which the first that no source is in serves as staging place. What is there is hidden only from
 /// bwrap itself, not from the machine; the directory is on every system, so that nothing has to be made.
@@ -70,6 +78,11 @@ pub(crate) fn chain(
     }
     words.extend(["--".into(), programs.shell.clone().into(), "-c".into(), STAGE.into(), "sh".into()]);
     words.push(place.into());
+    if matches!(identity, Identity::Mapped { .. }) {
+        // Root may mount what a user namespace may only where it sees all of it already, which it does by this. Where
+        // not even root may, the mount in the namespace says so.
+        words.push("proc".into());
+    }
     words.extend(steps(view));
     words.push("--".into());
     if matches!(identity, Identity::Mapped { .. }) {
@@ -84,7 +97,8 @@ pub(crate) fn chain(
     }
     words.extend(["--pdeathsig", "KILL", "--"].map(OsString::from));
     words.push(programs.unshare.clone().into());
-    words.extend(["--pid", "--fork", "--kill-child=KILL", "--"].map(OsString::from));
+    words.extend(["--pid", "--mount", "--fork", "--kill-child=KILL", "--"].map(OsString::from));
+    words.extend([programs.shell.clone().into(), "-c".into(), PROC.into(), "sh".into()]);
     words.push(programs.bwrap.clone().into());
     words.extend(bwrap);
     (programs.nice.clone(), words)
@@ -166,6 +180,7 @@ mod tests {
         let (program, words) = chain(&programs, identity, 10, &view(), Path::new("/mnt"), vec!["--dev".into()]);
         let words = words.iter().map(|word| if word == STAGE { OsStr::new("STAGE") } else { word });
         let words = words.map(|word| if word == ENTER { OsStr::new("ENTER") } else { word });
+        let words = words.map(|word| if word == PROC { OsStr::new("PROC") } else { word });
         let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         format!("{} {}", program.display(), words.join("\n"))
     }

@@ -132,6 +132,21 @@ impl Atom {
         self.cp == cpv.cp && self.version_matches(&cpv.version) && self.slot_matches(slot)
     }
 
+    /// Whether a built package has the USE flags that are asked for, as Portage's `dbapi._match_use` decides: which flags it
+    /// knows, and which are on. What depends on the flags of another package (`foo?`) counts only as a flag to be known.
+    #[must_use]
+    pub fn use_matches(&self, knows: impl Fn(&str) -> bool, is_on: impl Fn(&str) -> bool) -> bool {
+        self.use_dependencies.iter().all(|dependency| {
+            let flag = dependency.flag.as_str();
+            match (knows(flag), dependency.default, dependency.suffix) {
+                (false, None, _) => false,
+                (_, _, Some(_)) => true,
+                (true, _, None) => is_on(flag) == dependency.prefix.is_none(),
+                (false, Some(default), None) => default == dependency.prefix.is_none(),
+            }
+        })
+    }
+
     fn version_matches(&self, found: &Version) -> bool {
         let Some((operator, wanted)) = &self.version else { return true };
         let order = found.cmp(wanted);
@@ -233,9 +248,11 @@ fn parse_package(text: &str) -> Result<(Cp, Option<(Operator, Version)>), ParseA
 }
 
 fn parse_slot(text: &str) -> Result<SlotDependency, ParseAtomError> {
-    let (name, operator) = match text.strip_suffix(['=', '*']) {
-        Some(name) => (name, text.chars().next_back()),
-        None => (text, None),
+    // "*" stands alone, "=" behind a slot too.
+    let (name, operator) = match (text, text.strip_suffix('=')) {
+        ("*", _) => ("", Some('*')),
+        (_, Some(name)) => (name, Some('=')),
+        (_, None) => (text, None),
     };
     if name.is_empty() && operator.is_some() {
         return Ok(SlotDependency { slot: None, operator });

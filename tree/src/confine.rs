@@ -50,6 +50,16 @@ pub enum ReadFileError {
 }
 
 impl ReadFileError {
+    /// What was not read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. } | Self::NotAFile { path } | Self::Outside { path } | Self::TooLarge { path, .. } => {
+                path
+            }
+        }
+    }
+
     /// Whether the file is simply not there.
     #[must_use]
     pub fn is_missing(&self) -> bool {

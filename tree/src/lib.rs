@@ -1,6 +1,7 @@
 //! What things are called: the words of Gentoo and their spelling.
 //!
-//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo`, `conf` and `sources` read files.
+//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo`, `set`, `conf` and
+//! `sources` read files.
 
 pub mod digest;
 
@@ -13,6 +14,8 @@ pub mod version;
 pub mod cpv;
 
 pub mod atom;
+
+pub mod set;
 
 pub mod distfile;
 
@@ -35,6 +38,8 @@ pub mod repo;
 pub mod conf;
 
 pub mod sources;
+
+pub mod binrepos;
 
 pub mod gpkg;
 

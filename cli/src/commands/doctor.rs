@@ -7,9 +7,10 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use clap::Args;
 use daemon::api::Status;
+use daemon::api_doctor::{CheckLine, DoctorAnswer};
 use daemon::api_key::KeyAnswer;
 use daemon::config::Config;
-use daemon::doctor::{self, Building, Check, Evidence, Signing, State};
+use daemon::doctor::{self, Building, Check, Evidence, Fetching, Signing, State};
 use daemon::keyring::{KeyTrust, Keyring};
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -17,7 +18,8 @@ use std::time::SystemTime;
 /// Say what is wrong with this machine, and the mend.
 #[derive(Debug, Args)]
 #[command(long_about = "Say what is wrong with this machine, and the mend: one `STATE NAME: FINDING` a line.\n\n\
-    STATE is ok, info, warn or fail. Ends with 1 when something is fail.")]
+    STATE is ok, info, warn or fail. The daemon looks at what it may do itself, with its own rights, and builds nothing: it \
+    makes one sandbox as builds have it. Ends with 1 when something is fail.")]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     node: NodeFlags,
@@ -46,8 +48,18 @@ pub(crate) async fn run(args: &DoctorArgs, globals: &Globals, around: &Around, o
         }
         _ => None,
     };
-    let building = Some(Building::try_out(&around.path).await);
-    let checks = doctor::examine(&Evidence { config, daemon, layout_conf, signing, building, now: SystemTime::now() });
+    let of_daemon = client.get::<DoctorAnswer>("ask the daemon what it finds", "/v1/doctor").await;
+    let of_daemon = of_daemon.ok().map(|answer| answer.checks.into_iter().map(Check::from).collect());
+    let building = if of_daemon.is_none() { Some(Building::try_out(&around.path).await) } else { None };
+    let fetching = match (&config, &layout_conf) {
+        (Ok(config), Some((http, Ok(_)))) if config.config_root.join("etc/portage").is_dir() => {
+            Some(Fetching::try_out(&around.path, &config.config_root, *http, &around.fetching).await)
+        }
+        _ => None,
+    };
+    let now = SystemTime::now();
+    let evidence = Evidence { config, daemon, layout_conf, signing, of_daemon, building, fetching, now };
+    let checks = doctor::examine(&evidence);
     show(&checks, out)?;
     Ok(if checks.iter().any(|check| check.state == State::Fail) { Exit::No } else { Exit::Done })
 }
@@ -74,13 +86,7 @@ fn http_address(status: Option<&Status>, config: Option<&Config>) -> Option<Sock
 
 fn show(checks: &[Check], out: &Output) -> Result<(), Failure> {
     if out.json() {
-        let checks: Vec<_> = checks
-            .iter()
-            .map(|check| {
-                let (state, finding, mend) = (check.state.word(), &check.finding, &check.mend);
-                serde_json::json!({ "name": check.name, "state": state, "finding": finding, "mend": mend })
-            })
-            .collect();
+        let checks: Vec<CheckLine> = checks.iter().cloned().map(CheckLine::from).collect();
         return out.object(&serde_json::json!({ "checks": checks }));
     }
     for check in checks {

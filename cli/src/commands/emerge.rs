@@ -92,7 +92,8 @@ async fn prepare(asked: &Asked, client: &Client, around: &Around, out: &Output) 
     let named = match client.get::<Status>("ask for the binhost", "/v1/status").await {
         Ok(status) => {
             let portage = Portage { config_root: config_root(asked, around) };
-            names_binhost(&portage, status.binhost.trim_end_matches('/')).map_err(Failure::Setup)
+            names_binhost(&portage, status.binhost.trim_end_matches('/'))
+                .map_err(|error| Failure::local("cannot use binrepos.conf", error))
         }
         Err(failure) => Err(failure),
     };

@@ -6,7 +6,7 @@ use crate::deliver::deliver;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, human};
 use clap::Args;
-use daemon::api::{FetchLine, FetchRequest};
+use daemon::api::{FetchLine, FetchRequest, LeftOut};
 use std::path::PathBuf;
 
 const DOING: &str = "fetch";
@@ -15,7 +15,8 @@ const DOING: &str = "fetch";
 #[derive(Debug, Args)]
 #[command(long_about = "Get distfiles into the store, and print `SOURCE NAME SIZE DIGEST` for each.\n\n\
     SOURCE is store, peer, mirror or upstream. What has arrived is kept when it is interrupted, and the same command \
-    goes on from there. Ends with 1 when something could not be had.")]
+    goes on from there. An atom means the version that emerge would take. What a set names and Portage does not take is \
+    left out and told, with its file and line. Ends with 1 when something could not be had.")]
 pub(crate) struct FetchArgs {
     /// Distfile name, atom (all its distfiles), digest, CID or @set
     #[arg(required = true, value_name = "TARGET")]
@@ -62,6 +63,18 @@ async fn fetch(args: &FetchArgs, client: &Client, out: &Output) -> Result<Exit, 
     Ok(if tally.missing == 0 { Exit::Done } else { Exit::No })
 }
 
+/// What was left out of a set, in words.
+pub(crate) fn left_out_line(left_out: &LeftOut) -> String {
+    let LeftOut { target, file, line, text, why } = left_out;
+    let place = match (file, line) {
+        (Some(file), Some(line)) => format!("{file}:{line}: "),
+        (Some(file), None) => format!("{file}: "),
+        (None, _) => String::new(),
+    };
+    let text = if text.is_empty() { String::new() } else { format!("{text}: ") };
+    format!("peer: left out of {target}: {place}{text}{why}")
+}
+
 fn hear(raw: &str, line: FetchLine, out: &Output, tally: &mut Tally) -> Result<(), Failure> {
     if out.json() {
         out.fact(raw)?;
@@ -76,6 +89,8 @@ fn hear(raw: &str, line: FetchLine, out: &Output, tally: &mut Tally) -> Result<(
             tally.bytes = tally.bytes.saturating_add(size);
             tally.here.push((name, digest));
         }
+        FetchLine::LeftOut(left_out) => out.complain(&left_out_line(&left_out)),
+        FetchLine::Note { text } => out.say(&format!("note: {text}")),
         FetchLine::Missing { name, error, hint } => {
             out.progress_ends(&name);
             if !out.json() {

@@ -1,6 +1,7 @@
 //! `peer pin add|remove|list`: what is kept and helped to mirror.
 
 use crate::client::Client;
+use crate::commands::fetch::left_out_line;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use clap::{Args, Subcommand};
@@ -46,8 +47,15 @@ pub(crate) async fn run(args: &PinArgs, client: &Client, out: &Output) -> Result
         }
     }
     let what = if matches!(args.what, PinVerb::Remove(_)) { "is not pinned" } else { "names nothing" };
+    pins.left_out.iter().for_each(|left_out| out.complain(&left_out_line(left_out)));
+    pins.notes.iter().for_each(|note| out.say(&format!("note: {note}")));
     for target in &pins.unknown {
-        out.complain(&format!("peer: {target} {what}"));
+        let Some(problem) = pins.problems.iter().find(|problem| problem.target == *target) else {
+            out.complain(&format!("peer: {target} {what}"));
+            continue;
+        };
+        out.complain(&format!("peer: cannot pin {target}: {}", problem.error));
+        problem.hint.iter().for_each(|hint| out.complain(&format!("hint: {hint}")));
     }
     Ok(if pins.unknown.is_empty() { Exit::Done } else { Exit::No })
 }

@@ -35,6 +35,7 @@ pub(crate) async fn run(args: &ShowArgs, client: &Client, out: &Output) -> Resul
         }
         shown.distfiles.iter().try_for_each(|distfile| out.fact(&distfile_line(distfile)))?;
     }
+    shown.notes.iter().for_each(|note| out.say(&format!("note: {note}")));
     if shown.binpkgs.is_empty() && shown.distfiles.is_empty() {
         out.complain(&format!("peer: {} names nothing that is known here", args.atom));
         return Ok(Exit::No);

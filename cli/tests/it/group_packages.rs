@@ -1,11 +1,12 @@
 //! Groups between real daemons: joining, what members give each other, and what ends when a machine is taken off.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::builder::{Builder, built_here, came, of_cpv, planned};
+use crate::builder::{Builder, built_here, came, of_cpv, package, planned};
 use crate::peer::{Start, TestPeer, both};
 use crate::wait;
 
@@ -98,6 +99,30 @@ fn a_ticket_is_good_once_and_a_machine_taken_off_is_a_stranger_to_all_even_if_it
     assert_eq!(members(&strong), [("other".to_owned(), "sign".to_owned())]);
     other.does(&["trust", "remove", "strong"]);
     assert!(members(&other).is_empty());
+}
+
+#[test]
+fn a_package_of_a_member_is_fetched_by_its_digest_alone() {
+    let dir = tempdir().unwrap();
+    let machine = |name: &str| Builder::new(&dir.path().join(name));
+    let (at_a, at_b, at_c) = (machine("a"), machine("b"), machine("c"));
+    let a = at_a.start();
+    a.does(&["build", "dev-libs/two"]);
+    let (digest, content) = package(&a, TWO);
+    let b = at_b.start_with("").start();
+    let c = at_c.start_with("").knows(&a).start();
+    c.wait_for_peers(1);
+    assert!(!b.verb(&["fetch", &digest]).status.success(), "no member yet");
+    assert_eq!(join(&b, &a, &["--role", "fetch"]), "fetch");
+    let out = dir.path().join("out");
+    let said = wait::until("A to be connected", || {
+        let output = b.verb(&["fetch", &digest, "-o", out.to_str().unwrap()]);
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    });
+    assert!(said.starts_with("peer ") && said.trim_end().ends_with(&digest), "{said}");
+    let written: Vec<_> = fs::read_dir(&out).unwrap().flatten().map(|entry| fs::read(entry.path()).unwrap()).collect();
+    assert_eq!(written, [content]);
+    assert!(!c.verb(&["fetch", &digest]).status.success(), "a stranger is given nothing");
 }
 
 #[test]

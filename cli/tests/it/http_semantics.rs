@@ -2,7 +2,7 @@
 
 use tempfile::tempdir;
 
-use crate::gentoo::{Repo, Source};
+use crate::gentoo::{Ebuild, Repo, Source};
 use crate::http::{self, Reply};
 use crate::noise::noise;
 use crate::peer::Start;
@@ -93,6 +93,46 @@ fn ranges_and_conditions_are_answered_as_nginx_answers_them() {
         wrong.extend(differs(&format!("{headers:?}"), &ours("GET", &mine), &theirs("GET", &its)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_head_says_what_a_get_would_bring_and_begins_no_transfer() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let away = Source::new(&nginx.distfiles(), "away-1.0.bin", &noise(1, LENGTH));
+    let bound = Source::new(&nginx.distfiles(), "bound-1.0.bin", &noise(2, LENGTH));
+    let repo = Repo::new(dir.path(), "main");
+    repo.add_plain("away", &nginx.url(), &away);
+    let src_uri = format!("{}/bound-1.0.bin", nginx.url());
+    repo.add(&Ebuild { name: "bound", src_uri: &src_uri, restrict: "fetch", sources: &[&bound] });
+    let node = Start::new(&dir.path().join("node")).repo(&repo).mirror(&nginx.url()).start();
+    let head = |path: &str, headers: Headers<'_>| http::request(&node.http(), "HEAD", path, headers);
+
+    let unknown = format!("/distfiles/00/{}", "0".repeat(128));
+    for path in [away.sums.path(), away.name_path(), "/distfiles/away-1.0.bin".to_owned()] {
+        let told = head(&path, &[]);
+        assert_eq!((told.status, told.header("content-length")), (200, Some("100000")), "{path}");
+        assert_eq!(told.header("x-peer-source"), None, "{path}: nobody was asked");
+        let part = head(&path, &[("Range", "bytes=10-19")]);
+        assert_eq!((part.status, part.header("content-range")), (206, Some("bytes 10-19/100000")), "{path}");
+        assert_eq!(head(&path, &[("Range", "bytes=100000-")]).status, 416, "{path}");
+        let etag = told.header("etag").expect("a file has an ETag").to_owned();
+        assert_eq!(head(&path, &[("If-None-Match", &etag)]).status, 304, "{path}");
+    }
+    for path in [bound.sums.path(), "/distfiles/bound-1.0.bin".to_owned(), unknown, "/distfiles/no-1.0.bin".to_owned()]
+    {
+        assert_eq!(head(&path, &[]).status, 404, "{path}: nobody may be asked for it");
+    }
+    node.holds_only(0);
+    assert!(node.get(&away.sums.path()).is(&away.content()));
+    let held = head(&away.sums.path(), &[]);
+    assert_eq!(
+        (held.status, held.header("content-length"), held.header("x-peer-source")),
+        (200, Some("100000"), Some("store"))
+    );
+    let asked = nginx.finish();
+    let of = |end: &str| asked.iter().filter(|one| one.path.ends_with(end)).count();
+    assert_eq!((of("away-1.0.bin"), of("bound-1.0.bin")), (1, 0), "the GET alone: {asked:?}");
 }
 
 #[test]

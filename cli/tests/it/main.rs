@@ -77,6 +77,7 @@ mod stage;
 mod status_page;
 mod substitutes;
 mod swarm;
+mod targets;
 mod tidy;
 mod usable;
 mod usable_guests;

@@ -8,6 +8,8 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::builder::{Builder, binpkgs, jobs, of_cpv};
+use crate::gentoo::Source;
+use crate::members::enrol;
 use crate::peer::{TestPeer, both};
 
 const ONE: &str = "app-misc/one-1.0";
@@ -93,6 +95,31 @@ fn a_weak_machine_gets_exactly_its_own_build_from_a_strong_one() {
     client.does(&["build", "--on", "local", "--rebuild", "app-misc/one"]);
     let again = job(&client, ONE);
     assert_eq!((again["source"].clone(), again["image"].clone()), ("build".into(), image));
+}
+
+#[test]
+fn a_job_for_a_client_gets_the_restricted_sources_that_the_client_alone_has() {
+    let dir = tempdir().unwrap();
+    let (strong, weak) = (Builder::new(&dir.path().join("strong")), Builder::new(&dir.path().join("elsewhere/weak")));
+    let content = [("bound.txt", "for whom has the right to it\n")];
+    for machine in [&strong, &weak] {
+        let bound = machine.source("bound-1.0", &content);
+        let install = "SLOT=\"0\"\nRESTRICT=\"fetch\"\nsrc_install() { insinto /opt; doins bound.txt; }\n";
+        machine.ebuild("app-misc/bound-1.0", install, &[&bound]);
+    }
+    let builder = strong.start_with("").start();
+    let client = weak.start_with("").knows(&builder).start();
+    weak.import(&client);
+    enrol(&builder, &client, "build");
+    client.does(&["build", "app-misc/bound", "--on", &builder.peer_id()]);
+    let job = job(&client, "app-misc/bound-1.0");
+    assert_eq!((&job["state"], &job["source"]), (&"done".into(), &"offload".into()), "{job}");
+    // A stranger beside them is given neither the source nor the package.
+    let digest = Source::at(&weak.dir.join("sources/bound-1.0.tar"), "bound-1.0.tar").sums.blake2b;
+    let other = Builder::new(&dir.path().join("other"));
+    let stranger = other.start_with("").knows(&builder).start();
+    stranger.wait_for_peers(1);
+    assert!(!stranger.verb(&["fetch", &digest]).status.success());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use tempfile::tempdir;
 
 use crate::gentoo::{Ebuild, Repo, Source};
+use crate::members::{enrol, forgets, named};
 use crate::noise::noise;
 use crate::peer::{Start, TestPeer};
 use crate::portage::Client;
@@ -43,6 +44,52 @@ fn a_fetch_restricted_file_imported_once_is_for_this_machine_and_not_for_the_swa
         }
     }
     b.holds_only(1);
+}
+
+#[test]
+fn a_fetch_restricted_file_imported_at_one_machine_of_a_group_serves_the_others_and_nobody_else() {
+    let dir = tempdir().unwrap();
+    let sources = dir.path().join("sources");
+    let fetch = Source::new(&sources, "fetch-1.0.bin", &noise(1, 80_000));
+    let mirror = Source::new(&sources, "mirror-1.0.bin", &noise(2, 80_000));
+    let repo = Repo::new(dir.path(), "main");
+    for (name, restrict, source) in [("fetch", "fetch", &fetch), ("mirror", "mirror", &mirror)] {
+        let src_uri = format!("{DOWN}/{}", source.name);
+        repo.add(&Ebuild { name, src_uri: &src_uri, restrict, sources: &[source] });
+    }
+    let free = Source::new(&sources, "free-1.0.bin", &noise(4, 80_000));
+    repo.add_plain("free", DOWN, &free);
+    let stray = Source::new(&dir.path().join("stray"), "stray-1.0.bin", &noise(3, 80_000));
+    let founder = named(Start::new(&dir.path().join("founder")).repo(&repo).mirror(DOWN), "founder").start();
+    founder.import(&sources);
+    let start =
+        |name: &str| named(Start::new(&dir.path().join(name)).repo(&repo).mirror(DOWN).knows(&founder), name).start();
+    let [member, stranger] = ["member", "stranger"].map(start);
+    enrol(&founder, &member, "fetch");
+    stranger.wait_for_peers(1);
+
+    for source in [&fetch, &mirror] {
+        assert_eq!(stranger.get(&source.sums.path()).status, 404, "{}", source.name);
+        assert!(!stranger.verb(&["fetch", &source.name]).status.success(), "{}", source.name);
+        assert!(!stranger.verb(&["fetch", &source.sums.blake2b]).status.success(), "{}", source.name);
+    }
+    let reply = member.get(&fetch.sums.path());
+    assert!(reply.is(&fetch.content()), "its Portage asks a local mirror: {}", reply.status);
+    assert_eq!(reply.header("x-peer-source"), Some("peer"));
+    let said = member.does(&["fetch", "app-misc/mirror"]);
+    assert!(said.starts_with("peer mirror-1.0.bin "), "{said}");
+    // What the user of the one machine has besides is not for the other.
+    assert_eq!(member.get(&stray.sums.path()).status, 404);
+    assert!(stranger.get(&free.sums.path()).is(&free.content()));
+    assert_eq!(stranger.json(&["peers"])["peers"][0]["holdings"], 1, "it is told of the free file alone");
+    // Neither does the member hand it on, nor does the founder once it has taken the member off the group.
+    assert_eq!(stranger.get(&fetch.sums.path()).status, 404);
+    stranger.holds_only(1);
+    member.does(&["gc", "--size", "1 B"]);
+    founder.does(&["trust", "remove", &member.peer_id()]);
+    forgets(&founder, &member.peer_id());
+    assert_eq!(member.get(&fetch.sums.path()).status, 404);
+    founder.holds_only(3);
 }
 
 #[test]

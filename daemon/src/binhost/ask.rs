@@ -7,6 +7,7 @@ use super::row::BinpkgRow;
 use crate::blocking;
 use crate::builds::inside::Inside;
 use crate::builds::reach::{Reach, ReachError};
+use crate::builds::repositories_of;
 use crate::domain::Domain;
 use sandbox::{Cancel, End, MissingProgram, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
@@ -185,25 +186,45 @@ fn stale(domain: &Domain) -> Option<Stamps> {
 
 impl Stamps {
     fn read(domain: &Domain, packages: &[(Digest, Cpv)]) -> Self {
-        let repos = crate::builds::repositories_of(domain);
-        let mut text = format!("{}\n", env!("CARGO_PKG_VERSION"));
-        let mut left = FILES_MAX;
-        walk(&domain.config.config_root.join("etc/portage"), DEPTH_MAX, &mut left, &mut text);
-        match Reach::of(&Inside::asked(&domain.config, &repos)) {
-            Ok(reach) => {
-                reach.watched.iter().for_each(|path| walk(path, DEPTH_MAX, &mut left, &mut text));
-                text.extend(reach.links.iter().map(|(at, to)| format!("{} -> {}\n", at.display(), to.display())));
-            }
-            Err(error) => text.push_str(&error.to_string()),
-        }
-        for repo in &repos {
-            for folder in ["profiles", "eclass", "metadata/layout.conf"] {
-                walk(&repo.join(folder), DEPTH_MAX, &mut left, &mut text);
-            }
-        }
+        let repos = repositories_of(domain);
+        let mut text = String::new();
+        configuration(domain, &repos, &mut text);
         let ebuilds = packages.iter().map(|(digest, cpv)| (*digest, ebuild_stamp(&repos, cpv)));
         Self { config: Digest::of(text.as_bytes()).to_string(), ebuilds: ebuilds.collect() }
     }
+}
+
+/// Adds the state of all that Portage reads beside ebuilds.
+fn configuration(domain: &Domain, repos: &[PathBuf], text: &mut String) {
+    *text += concat!(env!("CARGO_PKG_VERSION"), "\n");
+    let mut left = FILES_MAX;
+    walk(&domain.config.config_root.join("etc/portage"), DEPTH_MAX, &mut left, text);
+    match Reach::of(&Inside::asked(&domain.config, repos)) {
+        Ok(reach) => {
+            reach.watched.iter().for_each(|path| walk(path, DEPTH_MAX, &mut left, text));
+            text.extend(reach.links.iter().map(|(at, to)| format!("{} -> {}\n", at.display(), to.display())));
+        }
+        Err(error) => text.push_str(&error.to_string()),
+    }
+    for repo in repos {
+        for folder in ["profiles", "eclass", "metadata/layout.conf"] {
+            walk(&repo.join(folder), DEPTH_MAX, &mut left, text);
+        }
+    }
+}
+
+/// The state of the configuration and of what the user chose to have: another text is another state. Blocking.
+pub(crate) fn configuration_stamp(domain: &Domain) -> String {
+    let mut text = String::new();
+    configuration(domain, &repositories_of(domain), &mut text);
+    for root in [&domain.config.config_root, &domain.config.build.root] {
+        for place in ["var/lib/portage/world", "var/lib/portage/world_sets", "var/db/pkg"] {
+            if let Ok(metadata) = std::fs::metadata(root.join(place)) {
+                line(&root.join(place), &metadata, &mut text);
+            }
+        }
+    }
+    Digest::of(text.as_bytes()).to_string()
 }
 
 /// Adds names and change times of everything below a path; links are followed, as Portage does.

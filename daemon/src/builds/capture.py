@@ -86,6 +86,21 @@ def read(name):
         return file.read(FILE_MAX + 1)
 
 
+def is_usable(name, word):
+    """Whether Portage can use a line: one that it passes over says nothing of a build, and may be anything, behind a link."""
+    kind = next((part for part in name.split("/") if part == "sets" or part.startswith("package.")), "")
+    word = word.removeprefix("-")
+    if not kind or word.startswith("@"):
+        return True
+    if kind == "package.provided":
+        return portage.versions.catpkgsplit(word) is not None
+    try:
+        portage.dep.Atom(word, allow_wildcard=True, allow_repo=True)
+    except portage.exception.InvalidAtom:
+        return False
+    return True
+
+
 def take_lines(name):
     """Without comments, where people write what is nobody's business."""
     content = read(name)
@@ -95,7 +110,7 @@ def take_lines(name):
     for line in content.decode("utf-8", "surrogateescape").splitlines():
         words = line.split()
         ends = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
-        if words[:ends]:
+        if words[:ends] and is_usable(name, words[0]):
             kept.append(" ".join(words[:ends]))
     take(name, "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape"))
 

@@ -139,7 +139,9 @@ impl LocalBuild<'_> {
             return Err(BuildError::Hopeless(why.clone()));
         }
         let python = self.inside.program("python3").ok_or(BuildError::NoPython)?;
-        let rooms = self.rooms()?;
+        let rooms = rooms(self.dir, self.inside)?;
+        // Kept beside the log: it says why two fingerprints are not the same.
+        write(self.dir, RECIPE, self.planned.recipe.text())?;
         self.entry.show(|job| "fetch".clone_into(&mut job.phase));
         let mut cancelled = self.entry.cancelled();
         tokio::select! {
@@ -166,40 +168,6 @@ impl LocalBuild<'_> {
 
     fn path_error(&self, name: &str, source: io::Error) -> BuildError {
         BuildError::Path { path: self.dir.join(name), source }
-    }
-
-    /// Empty directories, those that are written given to whoever Portage starts as.
-    fn rooms(&self) -> Result<Rooms, BuildError> {
-        let identity = self.inside.identity();
-        let (user, group) = identity.start();
-        let dir = |name: &str| {
-            let path = self.dir.join(name);
-            let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path);
-            made.map(|()| path).map_err(|source| self.path_error(name, source))
-        };
-        let given = |path: PathBuf| {
-            let given = sandbox::give(&path, identity, user, group);
-            given.map(|()| path.clone()).map_err(|source| BuildError::Path { path, source })
-        };
-        let (distfiles, dependencies) = (dir("distfiles")?, dir("dependencies")?);
-        let layer = self.dir.join("layer");
-        sandbox::prepare_layer(self.inside.root(), &layer).map_err(|source| self.path_error("layer", source))?;
-        let file = |name: &str, text: &str| {
-            let path = self.dir.join(name);
-            let written = store::write_atomically(&path, text.as_bytes(), 0o644);
-            written.map(|()| path).map_err(|error| self.path_error(name, io::Error::other(error)))
-        };
-        let bashrc = file("bashrc", OWNERS)?;
-        // Kept beside the log: it says why two fingerprints are not the same.
-        file(RECIPE, self.planned.recipe.text())?;
-        Ok(Rooms {
-            distfiles,
-            dependencies,
-            bashrc,
-            out: given(dir("out")?)?,
-            work: given(dir("work")?)?,
-            layer: given(layer)?,
-        })
     }
 
     /// The words that run `emerge` inside.
@@ -308,6 +276,36 @@ impl LocalBuild<'_> {
             job.memory_peak_bytes = outcome.usage.memory_peak_bytes;
         });
         Ok(outcome)
+    }
+}
+
+/// Empty directories, those that are written given to whoever Portage starts as.
+pub(super) fn rooms(top: &Path, inside: &Inside) -> Result<Rooms, BuildError> {
+    let identity = inside.identity();
+    let (user, group) = identity.start();
+    let failed = |name: &str, source| BuildError::Path { path: top.join(name), source };
+    let dir = |name: &str| {
+        let path = top.join(name);
+        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path);
+        made.map(|()| path).map_err(|source| failed(name, source))
+    };
+    let given = |path: PathBuf| {
+        let given = sandbox::give(&path, identity, user, group);
+        given.map(|()| path.clone()).map_err(|source| BuildError::Path { path, source })
+    };
+    let (distfiles, dependencies) = (dir("distfiles")?, dir("dependencies")?);
+    let layer = top.join("layer");
+    sandbox::prepare_layer(inside.root(), &layer).map_err(|source| failed("layer", source))?;
+    let bashrc = write(top, "bashrc", OWNERS)?;
+    let (out, work, layer) = (given(dir("out")?)?, given(dir("work")?)?, given(layer)?);
+    Ok(Rooms { distfiles, dependencies, bashrc, out, work, layer })
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, BuildError> {
+    let path = dir.join(name);
+    match store::write_atomically(&path, text.as_bytes(), 0o644) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(BuildError::Path { path, source: io::Error::other(error) }),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod reach;
 pub mod recipe;
 mod record;
 pub mod substitute;
+mod trial;
 pub mod trust;
 mod work;
 
@@ -71,6 +72,7 @@ pub struct Builds {
     path: OsString,
     sandbox: OnceLock<Sandbox>,
     slots: Semaphore,
+    trying: tokio::sync::Mutex<()>,
 }
 
 /// Why a request was refused.
@@ -137,6 +139,11 @@ impl Builds {
         trust: Arc<Trust>,
         path: OsString,
     ) -> Result<Self, IndexError> {
+        let sandbox = OnceLock::new();
+        // Now, while this process has started no other: then its control group can be divided.
+        if let Ok(opened) = Sandbox::open(&path) {
+            sandbox.get_or_init(|| opened);
+        }
         Ok(Self {
             jobs: Jobs::open(store, &inside::absolute(&config.data_dir).join("jobs"))?,
             trust,
@@ -144,12 +151,14 @@ impl Builds {
             offload: Offload::new(config),
             identity,
             path,
-            sandbox: OnceLock::new(),
+            sandbox,
             slots: Semaphore::new(config.build.jobs_max),
+            trying: tokio::sync::Mutex::new(()),
         })
     }
 
-    /// Opened at the first build and kept: a program that is missing may be installed while the daemon runs.
+    /// Opened at the start, else at the first build, and kept: a program that is missing may be installed while the daemon
+    /// runs.
     pub(crate) fn sandbox(&self) -> Result<Sandbox, MissingProgram> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox.clone());
@@ -166,10 +175,21 @@ impl Builds {
     /// When Portage reads something here that they cannot be shown.
     pub(crate) async fn inside(&self, domain: &Domain) -> Result<Inside, ReachError> {
         let repos = repositories_of(domain);
-        let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
         let asked = Inside::asked(&domain.config, &repos);
         let reach = blocking::run(move || Reach::of(&asked)).await?;
-        Ok(Inside::new(&domain.config, &repos, reach, own, self.path.clone()))
+        Ok(self.inside_with(domain, &repos, reach))
+    }
+
+    /// The same without what lies elsewhere: enough to try out whether builds could run at all.
+    fn inside_without_links(&self, domain: &Domain) -> Inside {
+        let repos = repositories_of(domain);
+        let reach = Reach::nowhere(&Inside::asked(&domain.config, &repos).config_root);
+        self.inside_with(domain, &repos, reach)
+    }
+
+    fn inside_with(&self, domain: &Domain, repos: &[PathBuf], reach: Reach) -> Inside {
+        let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
+        Inside::new(&domain.config, repos, reach, own, self.path.clone())
     }
 
     /// What the builds of a plan see.

@@ -223,9 +223,10 @@ impl<'a> Walk<'a> {
         }
         self.walk(&root.join("etc/make.conf"), Kind::Lines)?;
         self.walk(&root.join("etc/make.profile"), Kind::Profile)?;
-        if self.asked.root.path() == Path::new("/") {
-            for world in WORLD {
-                self.walk(&Path::new("/").join(world), Kind::Lines)?;
+        // What they lie in is bound as a whole; elsewhere it may lie for a link.
+        for state in [root.as_path(), Path::new("/")] {
+            for world in WORLD.map(|world| state.join(world)).iter().filter(|world| world.is_symlink()) {
+                self.walk(world, Kind::Lines)?;
             }
         }
         let sources = Sources::of_make_conf(&root);

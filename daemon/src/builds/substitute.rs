@@ -168,10 +168,9 @@ pub(super) async fn obtain(
 
 /// Who may have a package without announcing it: who built it, then the members, any of which may have given the claim.
 fn likely(domain: &Domain, builder: &PeerId) -> Vec<PeerId> {
-    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
-    let members = domain.groups.members().into_iter().map(|member| member.peer).filter(|peer| peer != builder);
-    let all = std::iter::once(*builder).chain(members).filter(|peer| connected.contains(peer));
-    all.take(ASKED_MAX).collect()
+    let is_connected = domain.swarm.peers().iter().any(|peer| peer.peer_id == *builder);
+    let members = domain.connected_members().into_iter().filter(|peer| peer != builder);
+    is_connected.then_some(*builder).into_iter().chain(members).take(ASKED_MAX).collect()
 }
 
 /// Whether a package is what was asked for and claimed. Blocking.

@@ -34,6 +34,15 @@ pub struct Building {
 }
 
 impl Building {
+    /// What was found.
+    pub(crate) fn new(
+        identity: Identity,
+        sandbox: Result<Vec<Finding>, String>,
+        portage: Result<String, String>,
+    ) -> Self {
+        Self { identity, sandbox, portage }
+    }
+
     /// Tries it out with the programs of `path`, a value of `PATH`. The node's own is asked for best: as its user, and
     /// with its environment.
     ///

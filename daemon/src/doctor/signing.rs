@@ -1,9 +1,11 @@
 //! Signed packages: whether there is a key, whether Portage trusts it, and whether Portage knows the binhost.
 
 use super::{Check, State};
+use crate::builds::with_causes;
 use crate::keyring::KeyTrust;
-use crate::setup;
 use std::path::{Path, PathBuf};
+use tree::binrepos::BinRepos;
+use tree::conf::MakeConf;
 
 /// What the one who asks has found out about the signing key.
 #[derive(Debug)]
@@ -34,60 +36,45 @@ pub(super) fn checks(signing: &Signing) -> Vec<Check> {
 }
 
 /// Whether Portage's binrepos.conf names the binhost and asks for signatures.
-pub(super) fn binrepos(dir: &Path, binhost: &str) -> Check {
+pub(super) fn binrepos(config_root: &Path, binhost: &str) -> Check {
     const NAME: &str = "binrepos.conf";
-    let files = match setup::files(&dir.join(NAME)) {
-        Err(error) => return Check::new(NAME, State::Fail, error.to_string()).mend("mend it by hand"),
-        Ok(files) => files,
+    let dir = config_root.join("etc/portage");
+    let object = dir.join(NAME).display().to_string();
+    let make_conf = MakeConf::load(config_root).ok();
+    let listed = make_conf.as_ref().and_then(|conf| conf.get("PORTAGE_BINHOST")).unwrap_or_default();
+    let repos = match BinRepos::load(config_root, listed) {
+        Err(error) => {
+            let finding = format!("{}; Portage uses none of its sections", with_causes(&error));
+            return Check::new(NAME, State::Fail, finding).object(object).mend("mend that line");
+        }
+        Ok(repos) => repos,
     };
-    let sections: Vec<Section> = files.iter().flat_map(|(_, text)| sections(text)).collect();
-    let ours = |section: &&Section| section.sync_uri.as_deref().is_some_and(|uri| uri.trim_end_matches('/') == binhost);
-    let Some(section) = sections.iter().find(ours) else {
+    let Some(repo) = repos.at(binhost) else {
         let finding = format!("it does not name this node's binhost, {binhost}");
-        return Check::new(NAME, State::Info, finding).mend("peer setup");
+        return Check::new(NAME, State::Info, finding).object(object).mend("peer setup");
     };
-    if section.verify_signature == Some(false) {
-        let finding =
-            format!("verify-signature is off in [{}]: whoever answers at its address is believed", section.name);
-        return Check::new(NAME, State::Warn, finding).mend("say verify-signature = true, then peer key init as root");
+    let section = repo.name.as_deref().map_or("PORTAGE_BINHOST".to_owned(), |name| format!("[{name}]"));
+    if repo.frozen {
+        let finding = format!("{section} is frozen: Portage goes on with its old copy of the index");
+        return Check::new(NAME, State::Warn, finding).object(object).mend("take `frozen` out of it");
+    }
+    if repo.verify_signature == Some(false) {
+        let finding = format!("verify-signature is off in {section}: whoever answers at its address is believed");
+        let mend = "say verify-signature = true, then peer key init as root";
+        return Check::new(NAME, State::Warn, finding).object(object).mend(mend);
     }
     Check::new(NAME, State::Ok, "it names this node's binhost, whose signatures are verified")
-}
-
-/// What is looked at of a section.
-struct Section {
-    name: String,
-    sync_uri: Option<String>,
-    verify_signature: Option<bool>,
-}
-
-fn sections(text: &str) -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            sections.push(Section { name: name.to_owned(), sync_uri: None, verify_signature: None });
-        }
-        if let (Some(section), Some((key, value))) = (sections.last_mut(), line.split_once(['=', ':'])) {
-            match key.trim() {
-                "sync-uri" => section.sync_uri = Some(value.trim().to_owned()),
-                "verify-signature" => {
-                    section.verify_signature = Some(matches!(value.trim(), "true" | "yes" | "on" | "1"));
-                }
-                _ => {}
-            }
-        }
-    }
-    sections
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::setup;
 
     const BINHOST: &str = "http://127.0.0.1:8420/binpkgs/12D3KooWtest";
 
-    fn states(checks: &[Check]) -> Vec<(&'static str, State)> {
-        checks.iter().map(|check| (check.name, check.state)).collect()
+    fn states(checks: &[Check]) -> Vec<(&str, State)> {
+        checks.iter().map(|check| (check.name.as_str(), check.state)).collect()
     }
 
     #[test]
@@ -116,7 +103,8 @@ mod tests {
     fn the_section_of_this_node_is_found_and_its_signatures_must_be_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let state = |text: &str| {
-            store::write_atomically(&dir.path().join("binrepos.conf"), text.as_bytes(), 0o644).unwrap();
+            std::fs::create_dir_all(dir.path().join("etc/portage")).unwrap();
+            store::write_atomically(&dir.path().join("etc/portage/binrepos.conf"), text.as_bytes(), 0o644).unwrap();
             binrepos(dir.path(), BINHOST).state
         };
         assert_eq!(state(""), State::Info);
@@ -124,6 +112,12 @@ mod tests {
         assert_eq!(state(&format!("[x]\nsync-uri={BINHOST}/\n")), State::Ok);
         assert_eq!(state(&format!("[x]\nsync-uri = {BINHOST}\nverify-signature = true\n")), State::Ok);
         assert_eq!(state(&format!("[x]\nverify-signature = false\nsync-uri = {BINHOST}\n")), State::Warn);
+        let of_default = format!("[DEFAULT]\nverify-signature = {{}}\n[x]\nSYNC-URI: {BINHOST}\n");
+        assert_eq!(state(&of_default.replace("{}", "no")), State::Warn);
+        assert_eq!(state(&of_default.replace("{}", "YES")), State::Ok);
+        assert_eq!(state(&format!("[x]\nverify-signature = on\nsync-uri = {BINHOST}\n")), State::Warn);
+        assert_eq!(state(&format!("[x]\nfrozen = true\nsync-uri = {BINHOST}\n")), State::Warn);
+        assert_eq!(state(&format!("[x]\nsync-uri = {BINHOST}\n[x]\n")), State::Fail);
         assert_eq!(state(&format!("#[x]\n[y]\n# sync-uri = {BINHOST}\n")), State::Info);
         assert_eq!(state(&format!("[x]\nsync-uri = {BINHOST}x\n[y]\nverify-signature = false\n")), State::Info);
     }
@@ -134,6 +128,6 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("etc/portage")).unwrap();
         let portage = setup::Portage { config_root: dir.path().to_owned() };
         setup::apply(&setup::plan_binhost(&portage, BINHOST).unwrap()).unwrap();
-        assert_eq!(binrepos(&dir.path().join("etc/portage"), BINHOST).state, State::Ok);
+        assert_eq!(binrepos(dir.path(), BINHOST).state, State::Ok);
     }
 }

@@ -52,6 +52,7 @@ pub fn router(domain: Arc<Domain>) -> Router {
         .route("/v1/peers/dial", post(dial))
         .route("/v1/refresh", post(refresh))
         .merge(super::control_key::routes())
+        .merge(super::control_doctor::routes())
         .merge(super::control_builds::router())
         .merge(super::control_questions::router())
         .merge(super::control_group::routes())
@@ -90,9 +91,15 @@ async fn fetch(State(domain): State<Arc<Domain>>, Json(request): Json<FetchReque
     let tasks = domain.tasks.clone();
     tasks.spawn("fetch", async move {
         let (mut wanted, mut missing) = (Vec::new(), 0);
-        for name in request.targets {
-            let (looking, text) = (Arc::clone(&domain), name.clone());
-            match blocking::run(move || targets::resolve(&looking, &text)).await {
+        let Some(named) = unless_gone(&tell, targets::resolve(&domain, &request.targets)).await else { return };
+        let notes = named.notes.into_iter().map(|text| FetchLine::Note { text });
+        for line in notes.chain(named.left_out.into_iter().map(FetchLine::LeftOut)) {
+            if tell.send(line).await.is_err() {
+                return;
+            }
+        }
+        for (name, found) in named.each {
+            match found {
                 Ok(found) => wanted.extend(found),
                 Err(error) => {
                     missing += 1;
@@ -115,6 +122,15 @@ async fn fetch(State(domain): State<Arc<Domain>>, Json(request): Json<FetchReque
         let _gone = tell.send(FetchLine::Done { have, missing: missing + total - have }).await;
     });
     lines(receiver)
+}
+
+/// What came of some work, if anybody wants to know by then.
+async fn unless_gone<T, L>(tell: &mpsc::Sender<L>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = tell.closed() => None,
+        done = work => Some(done),
+    }
 }
 
 /// Obtains one file and tells how it goes. True when it is here.
@@ -202,8 +218,7 @@ async fn change_pins(State(domain): State<Arc<Domain>>, Json(request): Json<PinR
     if request.targets.is_empty() || request.targets.len() > TARGETS_MAX {
         return refusal(StatusCode::BAD_REQUEST, format!("a change of pins names 1 to {TARGETS_MAX} targets"), None);
     }
-    let changing = Arc::clone(&domain);
-    match blocking::run(move || pins::change(&changing, &request)).await {
+    match pins::change(&domain, &request).await {
         Ok(answer) => {
             domain.pins_changed.notify_one();
             Json(answer).into_response()

@@ -1,4 +1,9 @@
 //! `/distfiles/`: the mirror that Portage asks (GLEP 75).
+//!
+//! Portage sends GET only. HEAD comes from people and their tools, which want to know whether a GET is worth while, so it
+//! begins no transfer: what is held is answered from the store, what a Manifest names and somebody may be asked for with 200
+//! and the Manifest's size, as a GET would be if all goes well, but without `X-Peer-Source`, as nobody was asked; 404 where
+//! there is nobody to ask.
 
 use super::body;
 use super::range::{self, Span};
@@ -51,7 +56,8 @@ pub(super) async fn distfile(
     };
     match found {
         Found::Held(held) => of_blob(&domain, &method, &headers, *held, Source::Store),
-        Found::Elsewhere(target) => elsewhere(&domain, &method, &headers, &target).await,
+        Found::Elsewhere(target) if method == Method::HEAD => foretell(&domain, &headers, &target),
+        Found::Elsewhere(target) => elsewhere(&domain, &headers, &target).await,
         Found::Unknown => {
             domain.stats.missed(Miss::Unknown);
             plain(StatusCode::NOT_FOUND, "no Manifest names this file")
@@ -140,7 +146,7 @@ pub(super) fn of_blob(
     source: Source,
 ) -> Response {
     let (size, tag) = (here.blob.size(), etag(&here.blob.digest()));
-    let head = |status, length| head(status, length, &tag, here.modified, here.lasting, source);
+    let head = |status, length| head(status, length, &tag, here.modified, here.lasting, Some(source));
     domain.stats.answered(source);
     if range::is_not_modified(headers, &tag, here.modified) {
         return head(StatusCode::NOT_MODIFIED, None).body(Body::empty()).unwrap_or_default();
@@ -171,14 +177,16 @@ fn head(
     etag: &str,
     modified: Option<SystemTime>,
     lasting: bool,
-    source: Source,
+    source: Option<Source>,
 ) -> axum::http::response::Builder {
     let mut head = Response::builder()
         .status(status)
         .header(header::ETAG, etag)
         .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::CACHE_CONTROL, if lasting { "public, max-age=31536000, immutable" } else { "no-cache" })
-        .header(SOURCE, source.as_str());
+        .header(header::CACHE_CONTROL, if lasting { "public, max-age=31536000, immutable" } else { "no-cache" });
+    if let Some(source) = source {
+        head = head.header(SOURCE, source.as_str());
+    }
     if let Some(length) = length {
         head = head.header(header::CONTENT_LENGTH, length).header(header::CONTENT_TYPE, "application/octet-stream");
     }
@@ -188,8 +196,45 @@ fn head(
     head
 }
 
+/// The head of a file that is not here, from what is known of it; nobody is asked.
+fn foretell(domain: &Domain, headers: &HeaderMap, target: &Target) -> Response {
+    let digest = &target.wanted.digest;
+    let may_ask = target.over_http.as_ref().is_some_and(|source| !domain.mirrors.plan(source).is_empty());
+    let Some(size) = target.wanted.size.filter(|_| may_ask || !domain.swarm.holders(digest).is_empty()) else {
+        domain.stats.missed(Miss::Unavailable);
+        return plain(StatusCode::NOT_FOUND, "it is not here, and nobody is known who may be asked for it");
+    };
+    let etag = etag(digest);
+    if range::is_not_modified(headers, &etag, None) {
+        return head(StatusCode::NOT_MODIFIED, None, &etag, None, false, None).body(Body::empty()).unwrap_or_default();
+    }
+    match head_of_span(Span::of(headers, size, &etag), size, &etag, false, None) {
+        Some(head) => head.body(Body::empty()).unwrap_or_default(),
+        None => unsatisfiable(size),
+    }
+}
+
+/// The head of an answer with the bytes of a span; None where there are none such.
+fn head_of_span(
+    span: Span,
+    size: u64,
+    etag: &str,
+    lasting: bool,
+    source: Option<Source>,
+) -> Option<axum::http::response::Builder> {
+    let (first, last) = bounds(span, size);
+    match span {
+        Span::Unsatisfiable => None,
+        Span::Whole => Some(head(StatusCode::OK, Some(size), etag, None, lasting, source)),
+        Span::Part { .. } => Some(
+            head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), etag, None, lasting, source)
+                .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
+        ),
+    }
+}
+
 /// Not here: joins or begins a transfer and answers as soon as it is known how.
-async fn elsewhere(domain: &Arc<Domain>, method: &Method, headers: &HeaderMap, target: &Target) -> Response {
+async fn elsewhere(domain: &Arc<Domain>, headers: &HeaderMap, target: &Target) -> Response {
     let mut follower = match domain.follow(target) {
         Ok(follower) => follower,
         Err(error) => return refusal(domain, &error),
@@ -204,12 +249,12 @@ async fn elsewhere(domain: &Arc<Domain>, method: &Method, headers: &HeaderMap, t
         Some(End::Have(blob, source)) => {
             let reading = headers.clone();
             match blocking::run(move || begin(blob, &reading)).await {
-                Some(here) => of_blob(domain, method, headers, here, source),
+                Some(here) => of_blob(domain, &Method::GET, headers, here, source),
                 None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store cannot be read"),
             }
         }
         Some(End::Failed(error)) => refusal(domain, &error),
-        None => relay(domain, method, headers, follower, &progress, &etag),
+        None => relay(domain, headers, follower, &progress, &etag),
     }
 }
 
@@ -225,29 +270,13 @@ fn answerable(progress: &Progress, headers: &HeaderMap, etag: &str) -> bool {
     }
 }
 
-fn relay(
-    domain: &Arc<Domain>,
-    method: &Method,
-    headers: &HeaderMap,
-    follower: Follower,
-    progress: &Progress,
-    etag: &str,
-) -> Response {
+fn relay(domain: &Arc<Domain>, headers: &HeaderMap, follower: Follower, progress: &Progress, etag: &str) -> Response {
     let (size, source) = (progress.size.unwrap_or(0), progress.source.unwrap_or(Source::Mirror));
     let span = Span::of(headers, size, etag);
     let (first, last) = bounds(span, size);
-    let answer = match span {
-        Span::Unsatisfiable => return unsatisfiable(size),
-        Span::Whole => head(StatusCode::OK, Some(size), etag, None, true, source),
-        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), etag, None, true, source)
-            .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
-    };
+    let Some(answer) = head_of_span(span, size, etag, true, Some(source)) else { return unsatisfiable(size) };
     domain.stats.answered(source);
-    let body = if method == Method::HEAD {
-        Body::empty()
-    } else {
-        body::of_flight(Arc::clone(domain), follower, progress.restarts, first, last, source)
-    };
+    let body = body::of_flight(Arc::clone(domain), follower, progress.restarts, first, last, source);
     answer.body(body).unwrap_or_default()
 }
 

@@ -8,6 +8,7 @@ mod binpkgs;
 mod body;
 pub mod control;
 mod control_builds;
+mod control_doctor;
 mod control_group;
 mod control_key;
 mod control_questions;

@@ -199,7 +199,8 @@ async fn found(domain: &Arc<Domain>, role: Role, question: MemberQuestion) -> Me
             MemberAnswer::Search(search::local(domain, &words).await)
         }
         MemberQuestion::Show(atom) => match show::local(domain, &atom).await {
-            Ok(shown) => MemberAnswer::Show(shown),
+            // How this machine reads its configuration is its own affair.
+            Ok(shown) => MemberAnswer::Show(ShowAnswer { notes: Vec::new(), ..shown }),
             Err(error) => MemberAnswer::Refused(format!("{atom:?} is no atom: {error}")),
         },
         MemberQuestion::Weather(_, _) if role < Role::Build => no("the role fetch may not ask for a weather"),
@@ -281,18 +282,11 @@ async fn ask(
     }
 }
 
-/// Members that are connected now.
-fn connected(domain: &Domain) -> Vec<PeerId> {
-    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
-    let members = domain.groups.members().into_iter().map(|member| member.peer);
-    members.filter(|peer| connected.contains(peer)).take(MEMBERS_MAX).collect()
-}
-
 async fn ask_all(
     domain: &Arc<Domain>,
     question: &MemberQuestion,
 ) -> Vec<(PeerId, Result<MemberAnswer, AskMemberError>)> {
-    let asking = connected(domain).into_iter().map(|peer| {
+    let asking = domain.connected_members().into_iter().take(MEMBERS_MAX).map(|peer| {
         let answer = ask(domain, peer, question.clone(), SWEEP_WAIT);
         async move { (peer, answer.await) }
     });

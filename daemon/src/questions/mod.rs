@@ -22,21 +22,33 @@ use crate::domain::Domain;
 use crate::swarm::PeerId;
 use members::AskMemberError;
 use search::Descriptions;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 /// Weathers that are made for members at the same time: each is a run of Portage's resolver.
 const WEATHERS_MAX: usize = 1;
+/// Runs of Portage at the same time that only say which ebuilds are meant.
+const CHOOSING_MAX: usize = 2;
 
 /// What questions keep between them.
 #[derive(Debug)]
 pub struct Questions {
     descriptions: Descriptions,
     weathers: Semaphore,
+    /// Turns at asking Portage what atoms and sets mean.
+    pub(crate) choosing: Semaphore,
+    /// Whether it ever said so.
+    pub(crate) portage_answers: AtomicBool,
 }
 
 impl Default for Questions {
     fn default() -> Self {
-        Self { descriptions: Descriptions::default(), weathers: Semaphore::new(WEATHERS_MAX) }
+        Self {
+            descriptions: Descriptions::default(),
+            weathers: Semaphore::new(WEATHERS_MAX),
+            choosing: Semaphore::new(CHOOSING_MAX),
+            portage_answers: AtomicBool::default(),
+        }
     }
 }
 

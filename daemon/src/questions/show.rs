@@ -5,7 +5,7 @@ use crate::binhost::ask;
 use crate::blocking;
 use crate::domain::Domain;
 use crate::http::jobs;
-use crate::targets;
+use crate::targets::{self, TargetError};
 use std::sync::Arc;
 use tree::atom::{Atom, ParseAtomError};
 
@@ -18,17 +18,22 @@ use tree::atom::{Atom, ParseAtomError};
 pub async fn local(domain: &Arc<Domain>, text: &str) -> Result<ShowAnswer, ParseAtomError> {
     let atom: Atom = text.parse()?;
     ask::in_time(domain).await;
-    let (domain, text) = (Arc::clone(domain), text.to_owned());
+    let named = targets::resolve(domain, &[text.to_owned()]).await;
+    let domain = Arc::clone(domain);
     let answer = blocking::run(move || {
         let binpkgs = domain.binhost.instances(&atom).iter().map(jobs::shown).collect::<Vec<_>>();
-        let named = targets::resolve(&domain, &text).unwrap_or_default();
-        let distfiles = named.into_iter().map(|target| ShownDistfile {
+        let mut notes = named.notes;
+        let refused = named.each.iter().filter_map(|(_, found)| found.as_ref().err());
+        notes
+            .extend(refused.filter(|error| !matches!(error, TargetError::NoDistfiles { .. })).map(ToString::to_string));
+        let each = named.each.into_iter().flat_map(|(_, found)| found.unwrap_or_default());
+        let distfiles = each.map(|target| ShownDistfile {
             held: domain.store.contains(&target.wanted.digest),
             digest: target.wanted.digest.to_string(),
             size: target.wanted.size.unwrap_or_default(),
             name: target.name,
         });
-        ShowAnswer { binpkgs, distfiles: distfiles.collect() }
+        ShowAnswer { binpkgs, distfiles: distfiles.collect(), notes }
     });
     Ok(answer.await)
 }

@@ -1,8 +1,10 @@
 //! binrepos.conf (portage(5)): this node's binhost, as a section of its own in a file of its own.
 
 use super::block::Place;
-use super::{Edit, Portage, SetupError, Wanted, files, mirror_url};
+use super::{Edit, Portage, SetupError, Wanted, mirror_url};
 use std::net::SocketAddr;
+use tree::binrepos::{BinRepos, LoadBinReposError};
+use tree::conf::MakeConf;
 
 /// The file or directory below `etc/portage`.
 pub(super) const NAME: &str = "binrepos.conf";
@@ -42,16 +44,14 @@ pub fn plan_binhost(portage: &Portage, url: &str) -> Result<Vec<Edit>, SetupErro
     wanted.plan(&portage.dir().join(NAME))
 }
 
-/// Whether Portage's binrepos.conf names this binhost.
+/// Whether Portage asks this binhost: binrepos.conf or PORTAGE_BINHOST names it.
 ///
 /// # Errors
-/// When the configuration cannot be read.
-pub fn names_binhost(portage: &Portage, url: &str) -> Result<bool, SetupError> {
-    let is_ours = |line: &str| {
-        let said = line.trim().split_once(['=', ':']);
-        said.is_some_and(|(key, value)| key.trim() == "sync-uri" && value.trim().trim_end_matches('/') == url)
-    };
-    Ok(files(&portage.dir().join(NAME))?.iter().any(|(_, text)| text.lines().any(is_ours)))
+/// When binrepos.conf cannot be read, or is wrong: Portage then uses none of it.
+pub fn names_binhost(portage: &Portage, url: &str) -> Result<bool, LoadBinReposError> {
+    let make_conf = MakeConf::load(&portage.config_root).ok();
+    let listed = make_conf.as_ref().and_then(|conf| conf.get("PORTAGE_BINHOST")).unwrap_or_default();
+    Ok(BinRepos::load(&portage.config_root, listed)?.at(url).is_some())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a command sees.
 
 use crate::mode::{modes, shell};
-use sandbox::{Bind, Cancel, End, Identity, LogSink, Policy, Root, SandboxError, Scratch};
+use sandbox::{Bind, Cancel, End, Identity, LogSink, Policy, Root, SandboxError, Scratch, Standing};
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
@@ -23,6 +23,41 @@ async fn captured_output_is_apart_from_errors_and_input_is_given() {
         let captured = mode.sandbox.capture(&mode.policy, &command, b"question", 100, Cancel::never()).await.unwrap();
         assert!(captured.outcome.is_success());
         assert_eq!((captured.output.as_slice(), captured.errors.as_str()), (&b"question"[..], "err\n"));
+    }
+}
+
+/// What the daemon of a service manager is started with stays outside.
+#[tokio::test]
+async fn files_are_for_others_to_read_and_few_are_open_at_a_time() {
+    for mode in modes() {
+        let log = mode.says("umask; ulimit -S -n; : >/job/made; stat -c %a /job/made").await;
+        assert_eq!(log, "0022\n1024\n644\n", "{}", mode.name);
+    }
+}
+
+#[tokio::test]
+async fn a_trial_does_what_builds_do_and_finds_nothing_wrong() {
+    for mut mode in modes() {
+        let layer = mode.path("layer");
+        sandbox::prepare_layer(&mode.policy.root, &layer).unwrap();
+        mode.policy.layers.push(layer);
+        let findings = mode.sandbox.try_out(&mode.policy).await;
+        for subject in ["sandbox", "layers", "set-id bits", "programs", "32-bit programs", "user numbers"] {
+            let found = findings.iter().find(|finding| finding.subject == subject);
+            let found = found.unwrap_or_else(|| panic!("{}: {subject}: {findings:#?}", mode.name));
+            assert_eq!(found.standing, Standing::Good, "{}: {found:?}", mode.name);
+        }
+        assert!(findings.iter().all(|finding| finding.standing < Standing::Blocks), "{findings:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_trial_without_a_root_names_it() {
+    for mut mode in modes() {
+        mode.policy.root = Root::stage("/nonexistent");
+        let findings = mode.sandbox.try_out(&mode.policy).await;
+        let blocks = findings.iter().find(|finding| finding.standing == Standing::Blocks).expect("nothing runs");
+        assert!(blocks.subject == "sandbox" && blocks.found.contains("/nonexistent"), "{findings:#?}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests make files, start processes, and are told where Portage is")]
 
+mod containers;
 mod hostile;
 mod inside;
 mod killed;

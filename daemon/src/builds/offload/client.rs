@@ -296,7 +296,8 @@ impl Giving<'_> {
             return Outcome::Refused { code: Code::Role, reason: why.to_owned(), lines: Vec::new() };
         }
         let (lending, captured) = (Arc::clone(self.domain), Arc::clone(&self.captured));
-        let lent = blocking::run(move || Lent::new(&lending, &captured, peer)).await;
+        let planned = self.planned.clone();
+        let lent = blocking::run(move || Lent::new(&lending, &captured, &planned, peer)).await;
         // Until the dialogue ended it may ask for blocks of the domain.
         let _lent = match lent {
             Ok(lent) => lent,

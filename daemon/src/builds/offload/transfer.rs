@@ -1,8 +1,9 @@
-//! Blocks of a domain and packages, moved between one client and one builder and nobody else.
+//! Blocks of a domain, the sources of a package and the package, moved between one client and one builder and nobody else.
 
 use crate::blocking;
 use crate::builds::capture::Captured;
 use crate::builds::claim::SignedClaim;
+use crate::builds::plan::Planned;
 use crate::builds::record::{DomainRecord, RECORD_BYTES_MAX};
 use crate::domain::{Domain, held};
 use crate::swarm::{BodyError, OpenError, PeerId};
@@ -48,8 +49,13 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    /// Blocking.
-    pub(super) fn new(domain: &Arc<Domain>, captured: &Captured, builder: PeerId) -> Result<Self, TransferError> {
+    /// With the sources of the package that are here: a restricted one is nowhere else to be had. Blocking.
+    pub(super) fn new(
+        domain: &Arc<Domain>,
+        captured: &Captured,
+        planned: &Planned,
+        builder: PeerId,
+    ) -> Result<Self, TransferError> {
         let root = captured.digest();
         let blocks = captured.files.iter().map(|(digest, bytes)| (digest, bytes.as_slice()));
         let mut lent = Self { domain: Arc::clone(domain), builder, digests: Vec::new() };
@@ -59,6 +65,10 @@ impl Lent {
             put(&domain.store, digest, bytes)?;
             domain.announcer.shared().offer(*digest, builder);
             lent.digests.push(*digest);
+        }
+        for source in planned.distfiles.iter().filter(|source| domain.store.contains(&source.digest)) {
+            domain.announcer.shared().offer(source.digest, builder);
+            lent.digests.push(source.digest);
         }
         Ok(lent)
     }
