@@ -16,6 +16,7 @@ mod watch;
 use args::{Peer, Verb};
 use clap::Parser as _;
 use daemon::config::Surroundings;
+use daemon::surroundings::RepoVariables;
 use exit::{Exit, Failure};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,6 +69,7 @@ fn abort_on_panic() {
 }
 
 fn look_around() -> Around {
+    let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     Around {
         surroundings: Surroundings {
@@ -75,6 +77,11 @@ fn look_around() -> Around {
             home: path("HOME"),
             xdg_data_home: path("XDG_DATA_HOME"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+            repo_variables: RepoVariables {
+                repositories: text("PORTAGE_REPOSITORIES"),
+                portdir: text("PORTDIR"),
+                portdir_overlay: text("PORTDIR_OVERLAY"),
+            },
         },
         path: variable("PATH").unwrap_or_default(),
         portage_configroot: path("PORTAGE_CONFIGROOT"),

@@ -9,7 +9,7 @@ use crate::setup;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tree::conf::{MakeConf, ReposConf};
+use tree::conf::{LeftOut, MakeConf, ReposConf};
 use tree::repo::EbuildRepo;
 
 pub use builds::Building;
@@ -245,9 +245,11 @@ fn repositories(config: &Config) -> (Vec<Check>, Vec<PathBuf>) {
     let mut checks = Vec::new();
     let paths: Vec<PathBuf> = match &config.repos {
         Some(paths) => paths.clone(),
-        None => match ReposConf::load(&config.config_root) {
+        None => match ReposConf::load_in(&config.config_root, &config.repo_variables) {
             Ok(conf) => {
-                let problem = |problem| Check::new("repositories", State::Warn, problem).mend("mend repos.conf");
+                let problem = |problem: LeftOut| {
+                    Check::new("repositories", State::Warn, problem.to_string()).mend("mend repos.conf")
+                };
                 checks.extend(conf.problems.into_iter().map(problem));
                 conf.repos.into_iter().map(|repo| repo.location).collect()
             }

@@ -38,6 +38,7 @@ pub mod sources;
 mod start;
 pub mod statement;
 pub mod stats;
+pub mod surroundings;
 pub mod swarm;
 pub mod targets;
 pub mod tasks;

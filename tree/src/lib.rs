@@ -24,7 +24,11 @@ pub mod restrict;
 
 pub mod license;
 
+pub mod md5;
+
 pub mod mdcache;
+
+pub mod eclass;
 
 pub mod thirdparty;
 
@@ -33,6 +37,8 @@ pub mod package;
 pub mod repo;
 
 pub mod conf;
+
+pub mod shell_words;
 
 pub mod gpkg;
 
@@ -48,6 +54,7 @@ pub mod elf;
 
 mod confine;
 mod cpu_table;
+mod custom_mirrors;
 mod depstring;
 mod expand;
 mod getconfig;
@@ -58,4 +65,8 @@ mod gpkg_metadata;
 mod gpkg_tar;
 mod gpkg_zstd;
 mod ini;
+mod repo_layout;
+mod repos_conf;
+mod repos_entry;
+mod repos_loading;
 mod scan;

@@ -41,20 +41,20 @@ pub enum ScanRepoError {
     },
 }
 
-/// A sum over name, mtime, size, inode and ctime of a package's Manifest and md5-cache entries (of its ebuilds, in a repository
-/// without md5-cache). Equal stamps of one package at two moments: nothing changed between them.
+/// A sum over name, mtime, size, inode and ctime of a package's Manifest, ebuilds and md5-cache entries. Equal stamps of one
+/// package at two moments: nothing of it changed between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp(pub [u8; 16]);
 
 /// What a stamp sums up of one file.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Trace {
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Trace {
     name: Box<str>,
     numbers: [i128; 4],
 }
 
 impl Trace {
-    fn new(name: &str, stat: &Metadata) -> Self {
+    pub(crate) fn new(name: &str, stat: &Metadata) -> Self {
         let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         let numbers = [
             ns(stat.mtime(), stat.mtime_nsec()),
@@ -64,23 +64,29 @@ impl Trace {
         ];
         Self { name: name.into(), numbers }
     }
+
+    pub(crate) fn add_to(&self, state: &mut blake2b_simd::State) {
+        state.update(self.name.as_bytes()).update(&[0]);
+        for number in self.numbers {
+            state.update(&number.to_le_bytes());
+        }
+    }
 }
 
 fn stamp(mut traces: Vec<Trace>) -> Stamp {
     // The order of a directory is the file system's affair.
     traces.sort_unstable();
     let mut state = blake2b_simd::Params::new().hash_length(16).to_state();
-    for trace in traces {
-        state.update(trace.name.as_bytes()).update(&[0]);
-        for number in trace.numbers {
-            state.update(&number.to_le_bytes());
-        }
-    }
+    traces.iter().for_each(|trace| trace.add_to(&mut state));
+    Stamp(first_16(&state.finalize()))
+}
+
+pub(crate) fn first_16(sum: &blake2b_simd::Hash) -> [u8; 16] {
     let mut bytes = [0; 16];
-    for (byte, summed) in bytes.iter_mut().zip(state.finalize().as_bytes()) {
+    for (byte, summed) in bytes.iter_mut().zip(sum.as_bytes()) {
         *byte = *summed;
     }
-    Stamp(bytes)
+    bytes
 }
 
 /// The entries of a directory whose names are UTF-8; none where there is no such directory.
@@ -143,24 +149,23 @@ fn scan_category(
         let Ok(name) = name.parse::<PackageName>() else { continue };
         let package = directory.join(name.as_str());
         let manifest = fs::metadata(package.join("Manifest")).ok().filter(Metadata::is_file);
+        if manifest.is_none() && !bare {
+            continue;
+        }
+        let mut traces = ebuild_traces(&package)?;
         // Ebuilds without distfiles need none in a repository of thin Manifests.
-        let ebuilds = if manifest.is_none() && bare { ebuild_traces(&package)? } else { Vec::new() };
-        if manifest.is_none() && ebuilds.is_empty() {
+        if manifest.is_none() && traces.is_empty() {
             continue;
         }
         if packages.len() >= PACKAGES_MAX {
             return Err(ScanRepoError::TooMany { path: root.to_owned() });
         }
-        let mut traces = ebuilds;
-        let alone = !traces.is_empty();
         traces.extend(manifest.map(|stat| Trace::new("Manifest", &stat)));
         if has_md5_cache {
             if cache.is_none() {
                 cache = Some(cache_traces(&root.join("metadata/md5-cache").join(category.as_str()))?);
             }
             traces.extend(cache.as_mut().and_then(|cache| cache.remove(name.as_str())).unwrap_or_default());
-        } else if !alone {
-            traces.extend(ebuild_traces(&package)?);
         }
         packages.push((Cp { category: category.clone(), name }, stamp(traces)));
     }

@@ -1,18 +1,13 @@
 //! The same questions to this crate and to Portage itself.
-//!
-//! `PEERAGE_PYTHON` names a Python that has Portage; without it nothing is compared, which only CI takes as a failure.
 
+mod asked;
 mod sample;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
+use asked::{compare, put};
 use tree::atom::Atom;
-use tree::conf::{MakeConf, ReposConf};
+use tree::conf::MakeConf;
 use tree::cpv::Cpv;
 use tree::manifest::Manifest;
 use tree::mdcache::MdEntry;
@@ -20,53 +15,6 @@ use tree::repo::EbuildRepo;
 use tree::restrict::Restrict;
 use tree::uri::SrcUri;
 use tree::version::Version;
-
-/// Portage's answers, one for each question; None where there is no Portage to ask.
-#[expect(clippy::disallowed_methods, reason = "tests may read the environment and start processes")]
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
-fn ask(questions: &[String]) -> Option<Vec<String>> {
-    let Some(python) = std::env::var_os("PEERAGE_PYTHON").filter(|python| !python.is_empty()) else {
-        assert!(std::env::var_os("CI").is_none(), "PEERAGE_PYTHON names no Python with Portage, and this is CI");
-        println!("skipped: PEERAGE_PYTHON does not name a Python that has Portage");
-        return None;
-    };
-    let mut child = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage_answers.py"))
-        .env("PYTHONIOENCODING", "utf-8")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the Python of PEERAGE_PYTHON starts");
-    let mut input = child.stdin.take().expect("standard input is a pipe");
-    let text: String = questions.iter().map(|question| format!("{question}\n")).collect();
-    let writer = std::thread::Builder::new().spawn(move || input.write_all(text.as_bytes())).expect("a thread starts");
-    let output = child.wait_with_output().expect("Python ends");
-    writer.join().expect("the writer ends").expect("Python reads all questions");
-    let answers: Vec<String> =
-        String::from_utf8(output.stdout).expect("answers in UTF-8").lines().map(str::to_owned).collect();
-    assert_eq!(answers.len(), questions.len(), "Portage answers every question");
-    Some(answers)
-}
-
-/// Compares our answers with Portage's, and shows the first few that differ.
-#[expect(clippy::print_stdout, reason = "how much was compared")]
-fn compare(cases: &[(String, String)]) {
-    let questions: Vec<String> = cases.iter().map(|(question, _)| question.clone()).collect();
-    let Some(answers) = ask(&questions) else { return };
-    let mut differing = String::new();
-    let mut count = 0;
-    for ((question, ours), theirs) in cases.iter().zip(&answers) {
-        if ours != theirs {
-            count += 1;
-            if count <= 10 {
-                writeln!(differing, "{question}\n  ours:    {ours}\n  Portage: {theirs}").expect("a string grows");
-            }
-        }
-    }
-    println!("{} questions, {count} answers differ", cases.len());
-    assert!(count == 0, "{count} of {} answers differ\n{differing}", cases.len());
-}
 
 fn lines(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
@@ -205,11 +153,39 @@ fn a_real_overlay_is_read_as_portage_reads_it() {
     compare(&cases);
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test makes its configuration")]
-fn put(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().expect("a parent")).expect("directories are made");
-    fs::write(path, text).expect("a file is written");
+#[test]
+fn words_are_split_as_portage_splits_them() {
+    let texts = [
+        "",
+        " ",
+        "a b",
+        "a\tb\nc",
+        "'a b' c",
+        "\"a b\" c",
+        "a\\ b",
+        "\"a\\\"b\" c",
+        "\"a\\b\"",
+        "'a\\b'",
+        "a'b'c\"d\"",
+        "''",
+        "\"\" x",
+        "a 'b",
+        "a \"b",
+        "a\\",
+        "\"a\\",
+        "# a",
+        "a #b",
+        "é ü",
+        "a\u{a0}b",
+        "a=b;c|d&e",
+        "$(x) `y` *",
+    ];
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let ours = |text: &str| match tree::shell_words::split(text) {
+        Ok(words) => Some(words.join("\t")).filter(|words| !words.is_empty()).unwrap_or("-".to_owned()),
+        Err(_) => "ERROR".to_owned(),
+    };
+    compare(&texts.map(|text| (format!("words\t{}", hex(text)), ours(text))));
 }
 
 #[test]
@@ -235,93 +211,5 @@ fn make_conf_is_read_as_portage_reads_it() {
         cases.push((format!("config\t{}", root.join("etc/portage/make.conf").display()), ours));
     }
     assert!(cases.len() > 30, "the table has its cases");
-    compare(&cases);
-}
-
-/// Repositories and repos.conf files: what each case adds to the four repositories below.
-const REPOS_CONFS: [(&str, &[(&str, &str)]); 11] = [
-    ("one-file", &[("repos.conf", "[DEFAULT]\nmain-repo = gentoo\n[gentoo]\nlocation = @/gentoo\n")]),
-    ("no-main", &[("repos.conf", "[gentoo]\nlocation = @/gentoo\n[alpha]\nlocation = @/alpha\n")]),
-    (
-        "directory",
-        &[
-            ("repos.conf/gentoo.conf", "[DEFAULT]\nmain-repo = gentoo\n[gentoo]\nlocation = @/gentoo\n"),
-            ("repos.conf/beta.conf", "[beta]\nlocation: @/beta\npriority = 5\n"),
-            ("repos.conf/alpha.conf", "[alpha]\nlocation = @/alpha\npriority = -2000\n"),
-            ("repos.conf/.hidden.conf", "[unnamed]\nlocation = @/unnamed\n"),
-            ("repos.conf/backup.conf~", "[unnamed]\nlocation = @/unnamed\n"),
-            ("repos.conf/sub/zeta.conf", "[beta]\npriority = 7\n"),
-        ],
-    ),
-    (
-        "missing-directory",
-        &[("repos.conf", "[gentoo]\nlocation = @/gentoo\n[gone]\nlocation = @/gone\n[empty]\nsync-type = git\n")],
-    ),
-    ("other-name", &[("repos.conf", "[gentoo]\nlocation = @/alpha\n[beta]\nlocation = @/beta\n")]),
-    ("alias", &[("repos.conf", "[old]\nlocation = @/alpha\naliases = old older\n[beta]\nlocation = @/beta\n")]),
-    (
-        "no-repo-name",
-        &[("repos.conf", "[DEFAULT]\nmain-repo = unnamed\n[unnamed]\nlocation = @/unnamed\n[beta]\nlocation=@/beta\n")],
-    ),
-    (
-        "reference",
-        &[(
-            "repos.conf",
-            "[DEFAULT]\nbase = @\n[alpha]\nlocation = %(base)s/alpha\npriority = 1x\n[beta]\nlocation = %(BASE)s/beta\n",
-        )],
-    ),
-    ("broken", &[("repos.conf", "[gentoo]\nlocation = @/gentoo\n[gentoo]\nlocation = @/gentoo\n")]),
-    (
-        "unknown-main",
-        &[("repos.conf", "[DEFAULT]\nmain-repo = none\n[alpha]\nlocation = @/alpha\n[beta]\nlocation = @/beta\n")],
-    ),
-    (
-        "base",
-        &[
-            (
-                "../../usr/share/portage/config/repos.conf",
-                "[DEFAULT]\nmain-repo = gentoo\n[gentoo]\nlocation = @/gone\n",
-            ),
-            (
-                "repos.conf",
-                "[gentoo]\nlocation = @/gentoo\n# x\n[beta]\n; y\nlocation = @/beta\npriority = 0\n[alpha]\nlocation = @/alpha\n",
-            ),
-        ],
-    ),
-];
-
-#[test]
-fn repos_conf_is_read_as_portage_reads_it() {
-    let directory = tempfile::TempDir::new().expect("a temporary directory");
-    let base = directory.path().canonicalize().expect("a path without links");
-    for name in ["gentoo", "alpha", "beta"] {
-        put(&base, &format!("{name}/profiles/repo_name"), name);
-        put(&base, &format!("{name}/metadata/layout.conf"), "masters =\n");
-    }
-    put(&base, "unnamed/metadata/layout.conf", "masters =\n");
-    let mut cases = Vec::new();
-    let mut loaded = BTreeMap::new();
-    for (case, files) in REPOS_CONFS {
-        let root = base.join("cases").join(case);
-        put(&root, "etc/portage/x", "");
-        for (path, text) in files {
-            put(&root.join("etc/portage"), path, &text.replace('@', &base.display().to_string()));
-        }
-        let conf = ReposConf::load(&root).unwrap_or_default();
-        let mut words = vec![conf.main_repo.as_ref().map_or("-".to_owned(), ToString::to_string)];
-        words.extend(
-            conf.repos.iter().map(|repo| format!("{} {} {}", repo.name, repo.location.display(), repo.priority)),
-        );
-        cases.push((format!("repos\t{}", root.display()), words.join("\t")));
-        loaded.insert(case, conf);
-    }
-    // What is compared is not empty, also where there is no Portage to compare with.
-    let names = |case: &str| -> Vec<String> { loaded[case].repos.iter().map(|repo| repo.name.to_string()).collect() };
-    assert_eq!(names("directory"), ["alpha", "gentoo", "beta"]);
-    assert_eq!(names("base"), ["gentoo", "alpha", "beta"]);
-    assert_eq!(
-        (names("missing-directory"), loaded["missing-directory"].problems.len()),
-        (vec!["gentoo".to_owned()], 2)
-    );
     compare(&cases);
 }

@@ -5,6 +5,7 @@ refuses is answered with ERROR.
 """
 
 import os
+import shlex
 import sys
 
 import portage
@@ -12,8 +13,12 @@ from portage.dep import Atom, match_from_list, use_reduce
 from portage.dbapi.porttree import _parse_uri_map
 from portage.manifest import Manifest
 from portage.repository.config import RepoConfigLoader
-from portage.util import getconfig
+from portage.util import getconfig, grabdict, stack_dictlist
 from portage.versions import _pkg_str, vercmp
+
+
+KEYS = portage.auxdbkeys
+LOADERS = {}
 
 
 def version(left, right):
@@ -47,13 +52,59 @@ class Settings(dict):
     local_config = True
 
 
-def repos(root):
+def loaded(root):
     settings = Settings(EPREFIX="", EROOT="/", ROOT="/", PORTAGE_CONFIGROOT=root)
+    # As portage.config does before it loads the repositories.
+    for path in ("usr/share/portage/config/make.globals", "etc/make.conf", "etc/portage/make.conf"):
+        values = getconfig(os.path.join(root, path), allow_sourcing=True, expand=dict(settings), recursive=True) or {}
+        settings.update((key, values[key]) for key in ("PORTDIR", "PORTDIR_OVERLAY") if key in values)
     paths = [os.path.join(root, "usr/share/portage/config/repos.conf"), os.path.join(root, "etc/portage/repos.conf")]
-    loader = RepoConfigLoader(paths, settings)
+    return RepoConfigLoader(paths, settings)
+
+
+def repos(root):
+    loader = loaded(root)
     main = loader.mainRepo()
-    listed = [f"{repo.name} {repo.location} {repo.priority or 0}" for repo in loader]
+    listed = []
+    for repo in loader:
+        masters = ",".join(master.name for master in repo.masters)
+        eclasses = ",".join(repo.eclass_locations)
+        listed.append(f"{repo.name} {repo.location} {repo.priority or 0} {masters} {eclasses}")
     return "\t".join([main.name if main else "-"] + listed)
+
+
+class NoCache(dict):
+    readonly = True
+
+
+def belongs(root, repo, cpv):
+    # What portdbapi does with a pregenerated cache, without the cache that a Portage of this machine may have made itself.
+    loader = LOADERS.setdefault(root, loaded(root))
+    location = loader.treemap[repo]
+    cache = loader[repo].get_pregenerated_cache(KEYS)
+    db = portage.dbapi.porttree.portdbapi.__new__(portage.dbapi.porttree.portdbapi)
+    db.repositories = loader
+    db._pregen_auxdb = {} if cache is None else {location: cache}
+    db._ro_auxdb, db.auxdb = {}, {location: NoCache()}
+    category, pf = cpv.split("/")
+    ebuild = os.path.join(location, category, portage.versions.pkgsplit(cpv)[0].split("/")[1], pf + ".ebuild")
+    metadata, _ = db._pull_valid_cache(cpv, ebuild, location)
+    return "no" if metadata is None else "yes"
+
+
+def mirrors(root, uri, local):
+    custom = grabdict(os.path.join(root, "etc/portage/mirrors"), recursive=1)
+    tables = [grabdict(os.path.join(repo.location, "profiles/thirdpartymirrors")) for repo in reversed(list(loaded(root)))]
+    thirdparty = stack_dictlist(tables, incremental=True)
+    # The part of fetch() that expands a URI; only the shuffling is left out.
+    name, path = uri[len("mirror://"):].split("/", 1)
+    uris = [host.rstrip("/") + "/" + path for host in custom.get(name, [])]
+    uris += [host.rstrip("/") + "/" + path for host in thirdparty.get(name, [])]
+    return " ".join([host.rstrip("/") for host in custom.get(local, [])] + ["|"] + uris)
+
+
+def words(text):
+    return "\t".join(shlex.split(bytes.fromhex(text).decode())) or "-"
 
 
 def manifest(directory):
@@ -70,6 +121,9 @@ QUESTIONS = {
     "match": match,
     "config": config,
     "repos": repos,
+    "belongs": belongs,
+    "mirrors": mirrors,
+    "words": words,
     "manifest": manifest,
 }
 

@@ -41,6 +41,7 @@ mod crash;
 mod crowd;
 mod emerge_wrapper;
 mod examples;
+mod first_look;
 mod full_disk;
 mod group_packages;
 mod groups;

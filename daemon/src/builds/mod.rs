@@ -149,7 +149,7 @@ impl Builds {
 
     pub(crate) fn inside(&self, domain: &Domain) -> Inside {
         let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
-        let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
+        let own = portage::given_repositories(&domain.config);
         Inside::new(&domain.config, &repos, own, self.path.clone())
     }
 

@@ -44,6 +44,7 @@ async fn build(State(domain): State<Arc<Domain>>, Json(request): Json<BuildReque
     let (tell, receiver) = mpsc::channel(LINES_MAX);
     let tasks = domain.tasks.clone();
     tasks.spawn("build request", async move {
+        domain.repositories.first_look().await;
         // The client's end ends this; the jobs go on.
         let _gone = request_build(&domain, request, &tell).await;
     });
@@ -163,6 +164,7 @@ struct ShowQuery {
 }
 
 async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>) -> Response {
+    domain.repositories.first_look().await;
     let answer = match &query.domain {
         None => showing::local(&domain, &query.atom).await,
         Some(member) => match members::show_of(&domain, member, &query.atom).await {

@@ -73,11 +73,16 @@ fn answered<T: Serialize + Send + 'static>(
     question: impl Future<Output = Result<T, QuestionError>> + Send + 'static,
 ) -> Response {
     let (tell, receiver) = mpsc::channel(1);
+    let asked = Arc::clone(domain);
     domain.tasks.spawn(name, async move {
+        let answer = async {
+            asked.repositories.first_look().await;
+            question.await
+        };
         let line = tokio::select! {
             biased;
             () = tell.closed() => return,
-            answer = question => match answer {
+            answer = answer => match answer {
                 Ok(answer) => QuestionLine::Answer(answer),
                 Err(QuestionError::Member(error)) => QuestionLine::Refused {
                     error: crate::builds::with_causes(&error),
