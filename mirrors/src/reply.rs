@@ -26,7 +26,7 @@ pub(crate) fn check(
     at: &Blame,
     wall: SystemTime,
 ) -> Result<Span, FetchError> {
-    if !matches!(status, 200..=299 | 300) || status == 204 {
+    if !(200..=300).contains(&status) || status == 204 {
         return Err(FetchError::Status { at: at.clone(), code: status, retry_after: retry_after(headers, wall) });
     }
     let length = content_length(headers);

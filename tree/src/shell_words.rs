@@ -1,67 +1,56 @@
-//! Words as Portage splits them where it says `shlex.split`: quotes and backslashes of the POSIX shell, and nothing else of it.
+//! Words of a line as Python's `shlex.split` has them: how Portage reads options out of a variable.
+//!
+//! It is not quite a shell: nothing is expanded, `#` begins no comment, and within double quotes a backslash protects only
+//! itself and the quote.
 
 use thiserror::Error;
 
-/// Words of one text.
-const WORDS_MAX: usize = 65_536;
-
-/// Why a text has no words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+/// Why a line has no words.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum SplitWordsError {
-    /// A quotation that does not end.
-    #[error("a quotation without its end")]
-    Quotation,
-    /// A backslash at the very end.
-    #[error("nothing after the last backslash")]
-    Backslash,
-    /// More words than anyone writes.
-    #[error("more than {WORDS_MAX} words")]
-    TooMany,
+    /// A quote is never closed.
+    #[error("no closing quotation")]
+    OpenQuote,
+    /// A backslash is the last character.
+    #[error("no escaped character")]
+    OpenEscape,
 }
 
-/// The words of a text. Quotes join and protect, a backslash protects one character (within double quotes only a quote or
-/// itself); nothing is expanded, and `#` begins no comment.
+/// Splits a line at its spaces, but for those in quotes or behind a backslash.
 ///
 /// # Errors
-/// When a quotation has no end or a backslash nothing to protect.
-pub fn split(text: &str) -> Result<Vec<String>, SplitWordsError> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            ' ' | '\t' | '\r' | '\n' => {
-                words.extend(word.take());
-                if words.len() > WORDS_MAX {
-                    return Err(SplitWordsError::TooMany);
-                }
-            }
-            '\'' => quoted(&mut characters, false, word.get_or_insert_default())?,
-            '"' => quoted(&mut characters, true, word.get_or_insert_default())?,
+/// When a quote is not closed, or a backslash is the last character. Portage stops then too.
+pub fn split(line: &str) -> Result<Vec<String>, SplitWordsError> {
+    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            ' ' | '\t' | '\r' | '\n' => words.extend(word.take()),
             '\\' => {
-                let protected = characters.next().ok_or(SplitWordsError::Backslash)?;
+                let protected = letters.next().ok_or(SplitWordsError::OpenEscape)?;
                 word.get_or_insert_default().push(protected);
             }
-            other => word.get_or_insert_default().push(other),
+            '\'' | '"' => quoted(letter, &mut letters, word.get_or_insert_default())?,
+            letter => word.get_or_insert_default().push(letter),
         }
     }
     words.extend(word);
     Ok(words)
 }
 
-fn quoted(characters: &mut std::str::Chars<'_>, double: bool, word: &mut String) -> Result<(), SplitWordsError> {
-    let end = if double { '"' } else { '\'' };
+/// Up to the end of a quote.
+fn quoted(quote: char, letters: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), SplitWordsError> {
     loop {
-        match characters.next().ok_or(SplitWordsError::Quotation)? {
-            character if character == end => return Ok(()),
-            '\\' if double => {
-                let protected = characters.next().ok_or(SplitWordsError::Backslash)?;
-                if !matches!(protected, '\\' | '"') {
+        match letters.next().ok_or(SplitWordsError::OpenQuote)? {
+            end if end == quote => return Ok(()),
+            '\\' if quote == '"' => {
+                let next = letters.next().ok_or(SplitWordsError::OpenEscape)?;
+                if next != '\\' && next != quote {
                     word.push('\\');
                 }
-                word.push(protected);
+                word.push(next);
             }
-            other => word.push(other),
+            letter => word.push(letter),
         }
     }
 }
@@ -71,18 +60,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_join_and_protect() {
-        for (text, words) in [
+    fn quotes_and_backslashes_keep_spaces_and_nothing_else_is_special() {
+        for (line, words) in [
             ("", &[][..]),
-            (" a  b\tc\n", &["a", "b", "c"]),
-            ("a\\ b 'c d' \"e f\"g", &["a b", "c d", "e fg"]),
-            ("'' \"\"", &["", ""]),
-            ("\"a\\\"b\\c\" '\\' #x", &["a\"b\\c", "\\", "#x"]),
+            ("  \t\n ", &[]),
+            ("--ask --jobs 4", &["--ask", "--jobs", "4"]),
+            ("\"--ask\" '--verbose'", &["--ask", "--verbose"]),
+            ("--exclude='a/b c/d' x", &["--exclude=a/b c/d", "x"]),
+            ("--exclude a/b\\ c/d", &["--exclude", "a/b c/d"]),
+            ("''", &[""]),
+            ("a''b\"c\"", &["abc"]),
+            ("\"a\\\"b\\\\c\\d\"", &["a\"b\\c\\d"]),
+            ("'a\\b'", &["a\\b"]),
+            ("#--ask $HOME `x` ;", &["#--ask", "$HOME", "`x`", ";"]),
+            ("a\\\nb", &["a\nb"]),
         ] {
-            assert_eq!(split(text).unwrap(), words, "{text:?}");
+            assert_eq!(split(line).unwrap(), words, "{line:?}");
         }
-        assert_eq!(split("a 'b"), Err(SplitWordsError::Quotation));
-        assert_eq!(split("a \"b"), Err(SplitWordsError::Quotation));
-        assert_eq!(split("a\\"), Err(SplitWordsError::Backslash));
+        assert_eq!(split("--exclude 'a"), Err(SplitWordsError::OpenQuote));
+        assert_eq!(split("\"a\\"), Err(SplitWordsError::OpenEscape));
+        assert_eq!(split("a \\"), Err(SplitWordsError::OpenEscape));
     }
 }

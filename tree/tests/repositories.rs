@@ -134,7 +134,7 @@ fn what_is_left_out_says_where_and_why() {
             ],
         ),
         ("overlays", &["PORTDIR_OVERLAY: @/gone is not a directory"]),
-        ("overlays-in-odd-quotes", &["PORTDIR_OVERLAY: a quotation without its end"]),
+        ("overlays-in-odd-quotes", &["PORTDIR_OVERLAY: no closing quotation"]),
         ("portdir-elsewhere", &["repos.conf line 4: [gentoo]: PORTDIR replaces its location @/gentoo"]),
     ] {
         let root = base.join("cases").join(case);

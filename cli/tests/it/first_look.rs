@@ -1,6 +1,7 @@
 //! The first look at the repositories, which takes as long as Portage takes to answer: nobody waits for it who need not.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -47,8 +48,9 @@ impl Gate {
         let pipe = self.dir.join("pipe");
         let away = self.dir.join("old");
         fs::rename(&pipe, &away).unwrap();
-        // Whoever waits is let through; who comes later finds no pipe.
-        drop(fs::write(away, "\n"));
+        // Whoever waits is let through; who comes later finds no pipe. Opened for both, it waits for nobody.
+        let mut writer = fs::File::options().read(true).write(true).open(away).unwrap();
+        writer.write_all(b"\n").unwrap();
     }
 
     fn start(&self, dir: &Path, root: &Path) -> Start {
@@ -126,7 +128,6 @@ fn while_portage_is_asked_all_that_is_known_is_served_and_the_rest_is_refused_at
     assert_eq!(node.get("/readyz").status, 200);
     assert!(node.get(&machine.asked.name_path()).is(&machine.asked.content()));
     assert_eq!(node.status()["look"], Value::Null);
-    assert!(machine.nginx.url().starts_with("http"));
 }
 
 #[test]
