@@ -5,12 +5,9 @@ refuses is answered with ERROR.
 """
 
 import os
-import re
 import sys
 
 import portage
-from portage._sets.files import StaticFileSet, WorldSelectedPackagesSet, WorldSelectedSetsSet
-from portage.dbapi.virtual import fakedbapi
 from portage.dep import Atom, match_from_list, use_reduce
 from portage.dbapi.porttree import _parse_uri_map
 from portage.manifest import Manifest
@@ -66,27 +63,7 @@ def manifest(directory):
     return "\t".join(lines)
 
 
-def set_file(kind, path):
-    settings = {
-        "world": lambda: WorldSelectedPackagesSet(path),
-        "world_sets": lambda: WorldSelectedSetsSet(path),
-        "mine": lambda: StaticFileSet(os.path.join(path, "mine")),
-    }
-    found = settings[kind]()
-    lines = sorted({int(re.search(r"at line: (\d+)", error).group(1)) for error in (found.getAtoms(), found.errors)[1]})
-    words = (sorted(map(str, found.getAtoms())), sorted(map(str, found.getNonAtoms())), map(str, lines))
-    return " | ".join(" ".join(part) for part in words)
-
-
-def use_match(atom, iuse, use):
-    db = fakedbapi(portage.config(config_profile_path="", local_config=False))
-    db.cpv_inject(_pkg_str("a/b-1", slot="0", eapi="8"), {"EAPI": "8", "SLOT": "0", "IUSE": iuse, "USE": use, "KEYWORDS": "x"})
-    return "yes" if db.match(Atom(atom)) else "no"
-
-
 QUESTIONS = {
-    "set": set_file,
-    "use": use_match,
     "version": version,
     "src_uri": src_uri,
     "restrict": restrict,

@@ -4,7 +4,7 @@
 //! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
 //! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `network` (machines
 //! with addresses of their own), `members` (groups of daemons), `workshop`
-//! (machines that build for each other), `canaries` (bytes that must be nowhere), `noise` (contents),
+//! (machines that build for each other), `selection` (what atoms and sets choose from), `canaries` (bytes that must be nowhere), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
     clippy::disallowed_methods,
@@ -27,6 +27,7 @@ mod noise;
 mod offload;
 mod peer;
 mod portage;
+mod selection;
 mod upstream;
 mod wait;
 mod workshop;
