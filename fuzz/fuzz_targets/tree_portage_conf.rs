@@ -1,10 +1,11 @@
-//! make.conf and repos.conf, read from a private configuration root as Portage lays it out.
+//! make.conf, repos.conf and binrepos.conf, read from a private configuration root as Portage lays it out.
 #![no_main]
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use tree::binrepos::BinRepos;
 use tree::conf::{MakeConf, ReposConf};
 
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -18,6 +19,7 @@ static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     std::fs::write(ROOT.join("etc/portage/make.conf"), bytes).expect("make.conf is written");
     std::fs::write(ROOT.join("etc/portage/repos.conf"), bytes).expect("repos.conf is written");
+    std::fs::write(ROOT.join("etc/portage/binrepos.conf"), bytes).expect("binrepos.conf is written");
     if let Ok(conf) = MakeConf::load(&ROOT) {
         for (name, value) in conf.iter() {
             assert_eq!(conf.get(name), Some(value));
@@ -27,6 +29,12 @@ fuzz_target!(|bytes: &[u8]| {
         for repo in &conf.repos {
             assert!(repo.location.is_absolute());
             assert_eq!(conf.get(&repo.name), Some(repo));
+        }
+    }
+    if let Ok(conf) = BinRepos::load(&ROOT, "u v/") {
+        for repo in &conf.repos {
+            assert!(!repo.sync_uri.ends_with('/'));
+            assert!(conf.at(&repo.sync_uri).is_some());
         }
     }
 });

@@ -39,6 +39,7 @@ mod build_liars;
 mod build_words;
 mod crash;
 mod crowd;
+mod doctor;
 mod emerge_wrapper;
 mod examples;
 mod full_disk;

@@ -29,8 +29,8 @@ pub struct Building {
     identity: Identity,
     /// What of this machine sandboxes need, or which program there is not.
     sandbox: Result<Vec<Finding>, String>,
-    /// The version of the Portage that `python3` of the `PATH` has, or why it has none.
-    portage: Result<String, String>,
+    /// The version of the Portage that `python3` of the `PATH` has, or why it has none; none where it was not looked at.
+    portage: Option<Result<String, String>>,
 }
 
 impl Building {
@@ -38,7 +38,7 @@ impl Building {
     pub(crate) fn new(
         identity: Identity,
         sandbox: Result<Vec<Finding>, String>,
-        portage: Result<String, String>,
+        portage: Option<Result<String, String>>,
     ) -> Self {
         Self { identity, sandbox, portage }
     }
@@ -57,7 +57,7 @@ impl Building {
             Some(python) => portage_of(python, path).await,
             None => Err("there is no python3 in the PATH".to_owned()),
         };
-        Self { identity, sandbox, portage }
+        Self { identity, sandbox, portage: Some(portage) }
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn checks(building: &Building, config: &Config, repos: &[PathBuf]) ->
             vec![Check::new("sandbox", State::Warn, missing).mend(format!("install {mend}"))]
         }
     };
-    checks.push(programs(building));
+    checks.extend(building.portage.as_ref().map(programs));
     if !config.build.root.is_dir() {
         let finding = format!("{}, the system that builds see, is not there", config.build.root.display());
         checks.push(Check::new("build root", State::Warn, finding).mend("unpack a stage3 there, or mend build.root"));
@@ -113,10 +113,10 @@ fn sandbox(finding: &Finding) -> Check {
     }
 }
 
-fn programs(building: &Building) -> Check {
+fn programs(portage: &Result<String, String>) -> Check {
     let mend = "install sys-apps/portage, or let the PATH of the daemon lead to it";
     // Builds call Portage's own `emerge` through the interpreter, wherever its script is.
-    match &building.portage {
+    match portage {
         Err(why) => Check::new("builds", State::Info, format!("{why}; nothing is built here")).mend(mend),
         Ok(version) => Check::new("builds", State::Ok, format!("python3 has Portage {version}")),
     }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn building(identity: Identity) -> Building {
-        Building { identity, sandbox: Ok(vec![finding(Standing::Good, "")]), portage: Ok("3.0.83".to_owned()) }
+        Building { identity, sandbox: Ok(vec![finding(Standing::Good, "")]), portage: Some(Ok("3.0.83".to_owned())) }
     }
 
     fn worst(checks: &[Check]) -> State {
@@ -187,7 +187,7 @@ mod tests {
     fn a_machine_without_portage_is_no_builder_and_not_at_fault() {
         let dir = tempfile::tempdir().unwrap();
         let mut one = building(Identity::Single { uid: 250, gid: 250 });
-        one.portage = Err("python3 has no Portage".to_owned());
+        one.portage = Some(Err("python3 has no Portage".to_owned()));
         let told = checks(&one, &config(dir.path()), &[]);
         assert_eq!(worst(&told), State::Info);
         assert!(told.iter().any(|check| check.finding.contains("no Portage") && check.mend.is_some()), "{told:?}");
@@ -218,6 +218,6 @@ mod tests {
     async fn programs_that_are_not_in_the_path_are_missed() {
         let dir = tempfile::tempdir().unwrap();
         let found = Building::try_out(dir.path().as_os_str()).await;
-        assert!(found.portage.unwrap_err().contains("python3"));
+        assert!(found.portage.unwrap().unwrap_err().contains("python3"));
     }
 }
