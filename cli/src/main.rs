@@ -6,9 +6,12 @@ mod args;
 mod client;
 mod commands;
 mod deliver;
+mod emerge_options;
 mod emerge_words;
 mod exit;
+mod merge_list;
 mod output;
+mod question;
 mod table;
 mod terminal;
 mod watch;
@@ -16,6 +19,7 @@ mod watch;
 use args::{Peer, Verb};
 use clap::Parser as _;
 use daemon::config::Surroundings;
+use daemon::surroundings::RepoVariables;
 use exit::{Exit, Failure};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -34,6 +38,8 @@ pub(crate) struct Around {
     pub(crate) portage_configroot: Option<PathBuf>,
     /// What Portage and the programs it fetches with read of the environment.
     pub(crate) fetching: Vec<(OsString, OsString)>,
+    /// `EMERGE_DEFAULT_OPTS`, also when it is set to nothing: it takes the place of that of make.conf.
+    pub(crate) emerge_default_opts: Option<OsString>,
     /// True when `NO_COLOR` is set and not empty (no-color.org).
     pub(crate) no_color: bool,
 }
@@ -70,6 +76,7 @@ fn abort_on_panic() {
 }
 
 fn look_around() -> Around {
+    let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     Around {
         surroundings: Surroundings {
@@ -77,6 +84,11 @@ fn look_around() -> Around {
             home: path("HOME"),
             xdg_data_home: path("XDG_DATA_HOME"),
             xdg_runtime_dir: path("XDG_RUNTIME_DIR"),
+            repo_variables: RepoVariables {
+                repositories: text("PORTAGE_REPOSITORIES"),
+                portdir: text("PORTDIR"),
+                portdir_overlay: text("PORTDIR_OVERLAY"),
+            },
         },
         path: variable("PATH").unwrap_or_default(),
         portage_configroot: path("PORTAGE_CONFIGROOT"),
@@ -84,14 +96,20 @@ fn look_around() -> Around {
             .into_iter()
             .filter_map(|name| variable(name).map(|value| (name.into(), value)))
             .collect(),
+        emerge_default_opts: any_variable("EMERGE_DEFAULT_OPTS"),
         no_color: variable("NO_COLOR").is_some(),
     }
 }
 
 /// A variable that is set to something.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
+    any_variable(name).filter(|value| !value.is_empty())
+}
+
+/// A variable that is set.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn any_variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// Only the daemon has work for more than one thread.

@@ -114,6 +114,27 @@ impl Output {
         self.bars.suspend(|| std::io::stderr().lock().write_all(lines.as_bytes()).unwrap_or_default());
     }
 
+    /// Asks on standard error, and leaves the cursor behind the question; whoever is asked must see it, however quiet.
+    pub(crate) fn prompt(&self, question: &str) {
+        let question = printable(question);
+        self.bars.suspend(|| {
+            let mut stderr = std::io::stderr().lock();
+            stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).unwrap_or_default();
+        });
+    }
+
+    /// Rings the terminal's bell.
+    pub(crate) fn bell(&self) {
+        self.bars.suspend(|| std::io::stderr().lock().write_all(b"\x07").unwrap_or_default());
+    }
+
+    /// Bytes of another program's standard output, as they are and where it would have written them.
+    pub(crate) fn theirs(&self, bytes: &[u8]) {
+        // Whoever closed it has heard enough; that program would have ended by it, and so ends what it is for.
+        let write = |mut stdout: std::io::StdoutLock<'_>| stdout.write_all(bytes).and_then(|()| stdout.flush());
+        self.bars.suspend(|| write(std::io::stdout().lock()).unwrap_or_default());
+    }
+
     /// Shows how far `name` is: `done` of `all` bytes, from `source`.
     pub(crate) fn progress(&self, name: &str, done: u64, all: Option<u64>, source: Option<&str>) {
         let Some(bar) = self.bar_of(name, || bar(name)) else { return };

@@ -14,17 +14,24 @@ const TAIL_MAX: usize = 60;
 pub(crate) struct Watch<'a> {
     out: &'a Output,
     seen: BTreeMap<u64, (JobState, String)>,
+    /// Lines of each job that were told.
+    told: BTreeMap<u64, usize>,
 }
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(out: &'a Output) -> Self {
-        Self { out, seen: BTreeMap::new() }
+        Self { out, seen: BTreeMap::new(), told: BTreeMap::new() }
     }
 
     /// Tells what changed: a running job has a line on a terminal, or else a line for each phase; an ended one is told once.
     pub(crate) fn hear(&mut self, job: &Job) -> Result<(), Failure> {
         let now = (job.state, job.phase.clone());
         let before = self.seen.insert(job.id, now.clone());
+        let told = self.told.insert(job.id, job.told.len()).unwrap_or(0);
+        if !self.out.json() {
+            // What is done otherwise than it was foreseen is no progress: it is said at once, also to the quiet.
+            job.told.iter().skip(told).for_each(|line| self.out.complain(&format!("peer: {}: {line}", job.cpv)));
+        }
         if job.state.is_final() {
             self.out.progress_ends(&key(job));
             let told = before.is_some_and(|(state, _)| state.is_final());
@@ -190,6 +197,7 @@ pub(crate) mod tests {
             builder_name: None,
             on: None,
             client: None,
+            client_name: None,
             tried: Vec::new(),
             attempt: 1,
             created_at: 1_000,
@@ -203,6 +211,7 @@ pub(crate) mod tests {
             cpu_ms: None,
             memory_peak_bytes: None,
             log_tail: Vec::new(),
+            told: Vec::new(),
         }
     }
 

@@ -446,6 +446,41 @@ mod tests {
         assert!(shared.open(&digest, &one).is_none());
     }
 
+    #[test]
+    fn restricted_distfiles_are_for_members_of_any_role_and_nobody_hears_of_them() {
+        let node = Node::new();
+        let digest = Digest::of(PACKAGE);
+        let (member, trusted, stranger) = (node.member(Role::Fetch), Identity::generate().peer_id(), PeerId::random());
+        node.trust.set(&trusted.to_string(), &["*/*".to_owned()]).unwrap();
+        let shared = node.shared(BuildShare::None);
+        assert!(shared.open(&digest, &member).is_none(), "no Manifest names it");
+        let row = store::CatalogEntry {
+            digest,
+            size: PACKAGE.len() as u64,
+            sha512: None,
+            name: "one-1.0.bin".to_owned(),
+            repo: "gentoo".to_owned(),
+            package: "app-misc/one".to_owned(),
+            uris: Vec::new(),
+            may_mirror: false,
+            may_fetch: false,
+            may_announce: false,
+            ebuilds: vec!["one-1.0".to_owned()],
+        };
+        node.store.catalog().replace_package("gentoo", "app-misc/one", [1; 16], &[row]).unwrap();
+        assert!(shared.open(&digest, &member).is_some());
+        assert!(shared.open(&digest, &trusted).is_none() && shared.open(&digest, &stranger).is_none());
+        assert!(shared.announced().is_empty() && !shared.announces(&digest));
+        let nothing = Sharing { distfiles: false, builds: BuildShare::Group };
+        let silent = Shared::new(&node.store, nothing, Arc::clone(&node.groups), Arc::clone(&node.trust));
+        node.store.delete_row(RowTable::Claims, &claim_key(&node.claim)).unwrap();
+        let silent_without_claim = Shared::new(&node.store, nothing, Arc::clone(&node.groups), Arc::clone(&node.trust));
+        assert!(silent.open(&digest, &member).is_some(), "as a package");
+        assert!(silent_without_claim.open(&digest, &member).is_none(), "share.distfiles is false");
+        node.groups.revoke(&member).unwrap();
+        assert!(shared.open(&digest, &member).is_none(), "it was taken off the group");
+    }
+
     #[tokio::test]
     async fn queries_are_refused_until_somebody_answers_them() {
         let node = Node::new();

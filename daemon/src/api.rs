@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use utoipa::ToSchema;
 
 /// The line a daemon prints to standard output when it serves.
@@ -22,6 +23,10 @@ pub struct Ready {
     pub binhost: String,
     /// libp2p peer id.
     pub peer_id: String,
+    /// True when the repositories are read; false when that takes longer than a start should: then what the last index
+    /// knows is served, and 503 answers what nobody knows yet.
+    #[serde(default)]
+    pub indexed: bool,
 }
 
 /// What a daemon is and does now: `peer status`, `/api/v1/status` and the status page show this one struct.
@@ -49,12 +54,16 @@ pub struct Status {
     pub distfiles_indexed: u64,
     /// Answers for distfiles by source: `store`, `peer`, `mirror`, `upstream`.
     pub served: BTreeMap<String, Served>,
-    /// Answers that were not found, by reason: `unknown` (no Manifest names it), `unavailable` (nobody has it).
+    /// Answers that were not found, by reason: `unknown` (no Manifest names it), `unavailable` (nobody has it),
+    /// `not_yet` (the Manifests were still being read).
     pub misses: BTreeMap<String, u64>,
     /// Bytes given to other peers since start.
     pub given_bytes: u64,
     /// The ebuild repositories, in priority order.
     pub repositories: Vec<Repository>,
+    /// The look at them that is under way, if one is.
+    #[serde(default)]
+    pub look: Option<Look>,
     /// What is being fetched now.
     pub transfers: Vec<Transfer>,
     /// The most recent transfers that ended, newest first.
@@ -102,6 +111,41 @@ pub struct Repository {
     pub refreshed: u64,
     /// Why it could not be read, if it could not.
     pub problem: Option<String>,
+}
+
+/// How far a look at the repositories is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Look {
+    /// The repository that is read now.
+    pub repository: String,
+    /// Packages of it that are read.
+    pub read: usize,
+    /// Packages of it that are new or changed, or that Portage is asked about.
+    pub of: usize,
+    /// True while Portage is asked, ebuild by ebuild, for metadata that no md5-cache has.
+    pub asking: bool,
+    /// True until they have been read once since the daemon began: what is not known yet is answered with 503.
+    pub first: bool,
+    /// When it began.
+    pub since: u64,
+}
+
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { repository, read, of, asking, .. } = self;
+        let doing = if *asking { "asking Portage about" } else { "reading" };
+        write!(f, "{doing} repository {repository}: {read} of {of} packages")
+    }
+}
+
+/// A line of the answer to who waits for the first look.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum LookLine {
+    /// How far it is.
+    Looking(Look),
+    /// The repositories are read.
+    Done,
 }
 
 /// A transfer under way.

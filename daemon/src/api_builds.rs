@@ -28,6 +28,12 @@ pub struct BuildRequest {
     /// Make only what `peer emerge` may make before emerge: what others have, and what the configuration says of the rest.
     #[serde(default)]
     pub policy: bool,
+    /// The plan that the weather was told of: that one is carried out, as long as it is kept.
+    #[serde(default)]
+    pub plan: Option<u64>,
+    /// Of the plan only these, `category/name-version`, and what they need to be built; empty means all.
+    #[serde(default)]
+    pub only: Vec<String>,
 }
 
 /// How a plan is made otherwise than of what is named alone: options of `emerge`, so that nobody hands free words on to it.
@@ -164,6 +170,9 @@ pub struct Job {
     /// Peer id of the machine it is built for, when that is not this one.
     #[serde(default)]
     pub client: Option<String>,
+    /// What people call that machine, when it is of a group.
+    #[serde(default)]
+    pub client_name: Option<String>,
     /// The builders that did not build it, and why.
     #[serde(default)]
     pub tried: Vec<Tried>,
@@ -194,6 +203,9 @@ pub struct Job {
     /// The last lines of the log of a failed job.
     #[serde(default)]
     pub log_tail: Vec<String>,
+    /// What was done otherwise than it was foreseen, and why: one line each, for people.
+    #[serde(default)]
+    pub told: Vec<String>,
 }
 
 /// A line of the answer to a [`BuildRequest`]: one `planned`, then `job` whenever one changes, then one `done`; or `refused`.

@@ -16,6 +16,9 @@ pub struct WeatherRequest {
     /// Of another member's machine, by its name or key.
     #[serde(default)]
     pub domain: Option<String>,
+    /// Where what nobody has would be built, as [`crate::api_builds::BuildRequest::on`] has it.
+    #[serde(default)]
+    pub on: Option<String>,
 }
 
 /// What becomes of a package.
@@ -116,6 +119,9 @@ pub struct WeatherAnswer {
     /// Whether there are more packages than are told, as an answer of another machine is bounded.
     #[serde(default)]
     pub more: bool,
+    /// The number of this plan, by which a build carries out just this; none where it is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<u64>,
 }
 
 /// `POST /v1/why`: answers with [`QuestionLine`]s.

@@ -263,8 +263,14 @@ impl Binhost {
     #[must_use]
     pub fn instances(&self, atom: &Atom) -> Vec<Instance> {
         self.select(|row| {
+            let words = |key: &str| row.entry.get(key).unwrap_or_default().split_ascii_whitespace();
+            let is_on = |flag: &str| words("USE").any(|word| word == flag);
+            // Flags that IUSE need not name are among those that are on.
+            let knows =
+                |flag: &str| is_on(flag) || words("IUSE").any(|word| word.trim_start_matches(['+', '-']) == flag);
             atom.matches(row.entry.cpv(), row.entry.get("SLOT").or(Some("0")))
                 && atom.repo.as_ref().is_none_or(|repo| Some(repo.as_str()) == row.entry.get("REPO"))
+                && atom.use_matches(knows, is_on)
         })
     }
 

@@ -4,30 +4,20 @@
 //! Nothing here reads the environment: the caller says what surrounds the process ([`Surroundings`]).
 
 use crate::config_build::{BuildConfig, BuildSection, BuildShare, OnMiss};
-use crate::config_offload::{OffloadConfig, OffloadPolicy, OffloadSection};
+use crate::config_offload::{OffloadConfig, OffloadSection};
+use crate::surroundings::default_data_dir;
+pub use crate::surroundings::{Surroundings, default_control};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use tree::conf::RepoVariables;
 
 /// Where a configuration file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/peer/peer.toml";
 /// A configuration file larger than this is refused: it is written by hand.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
-
-/// What the process finds around it; read once by the command line.
-#[derive(Clone, Debug, Default)]
-pub struct Surroundings {
-    /// True for uid 0.
-    pub is_root: bool,
-    /// `HOME`.
-    pub home: Option<PathBuf>,
-    /// `XDG_DATA_HOME`.
-    pub xdg_data_home: Option<PathBuf>,
-    /// `XDG_RUNTIME_DIR`.
-    pub xdg_runtime_dir: Option<PathBuf>,
-}
 
 /// What flags and variables say; `None` and empty mean "not said".
 #[derive(Clone, Debug, Default)]
@@ -57,6 +47,8 @@ pub struct Overrides {
 /// Everything a daemon needs to know before it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// Portage's own variables about the repositories, as the daemon's environment has them.
+    pub repo_variables: RepoVariables,
     /// Store, index and keys.
     pub data_dir: PathBuf,
     /// Addresses of the mirror and the status page.
@@ -275,34 +267,14 @@ struct ShareSection {
     upload_per_second_max: Option<Size>,
 }
 
-/// The socket clients try when nobody names one.
-#[must_use]
-pub fn default_control(around: &Surroundings) -> PathBuf {
-    match &around.xdg_runtime_dir {
-        Some(dir) if !around.is_root => dir.join("peer/control.sock"),
-        _ => PathBuf::from("/run/peer/control.sock"),
-    }
-}
-
-fn default_data_dir(around: &Surroundings) -> Option<PathBuf> {
-    if around.is_root {
-        return Some(PathBuf::from("/var/lib/peer"));
-    }
-    around
-        .xdg_data_home
-        .clone()
-        .or_else(|| Some(around.home.as_ref()?.join(".local/share")))
-        .map(|dir| dir.join("peer"))
-}
-
 /// Picks flag over file over default and keeps note of which it was.
-struct Picker {
+pub(super) struct Picker {
     file: String,
     origins: Vec<Origin>,
 }
 
 impl Picker {
-    fn pick<T>(
+    pub(super) fn pick<T>(
         &mut self,
         key: &'static str,
         flag: Option<T>,
@@ -336,13 +308,6 @@ fn merge_build(file: BuildSection, picker: &mut Picker) -> BuildConfig {
     }
 }
 
-fn merge_offload(file: &OffloadSection, build: &BuildConfig, picker: &mut Picker) -> OffloadConfig {
-    OffloadConfig {
-        builds: picker.pick("offload.builds", None, file.builds, OffloadPolicy::Never, ToString::to_string),
-        jobs_max: picker.pick("offload.jobs_max", None, file.jobs_max, build.jobs_max, ToString::to_string),
-    }
-}
-
 fn non_empty<T>(list: &[T]) -> Option<Vec<T>>
 where
     T: Clone,
@@ -371,7 +336,8 @@ impl Config {
             (None, None) => return Err(LoadConfigError::NoDataDir),
             (_, dir) => dir.unwrap_or_default(),
         };
-        let config = Self::merge(overrides, file, default_dir, default_control(around), &mut picker);
+        let mut config = Self::merge(overrides, file, default_dir, default_control(around), &mut picker);
+        config.repo_variables = around.repo_variables.clone();
         config.check()?;
         Ok((config, picker.origins))
     }
@@ -441,8 +407,9 @@ impl Config {
             node_name: picker.pick("node.name", None, file.node.name.map(Some), None, |name| {
                 name.clone().unwrap_or_else(|| "the host name".to_owned())
             }),
-            offload: merge_offload(&file.offload, &build, picker),
+            offload: OffloadConfig::merge(&file.offload, build.jobs_max, picker),
             build,
+            repo_variables: RepoVariables::default(),
         }
     }
 
@@ -513,6 +480,7 @@ mod tests {
             home: Some("/home/u".into()),
             xdg_data_home: None,
             xdg_runtime_dir: Some("/run/user/7".into()),
+            ..Surroundings::default()
         }
     }
 

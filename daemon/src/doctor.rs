@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tree::conf::{GetConfigError, LoadMakeConfError, MakeConf, ReposConf};
+use tree::conf::{GetConfigError, LeftOut, LoadMakeConfError, MakeConf, ReposConf};
 use tree::repo::EbuildRepo;
 
 pub use builds::Building;
@@ -323,9 +323,13 @@ fn repositories(config: &Config) -> (Vec<Check>, Vec<PathBuf>) {
     let mut checks = Vec::new();
     let paths: Vec<PathBuf> = match &config.repos {
         Some(paths) => paths.clone(),
-        None => match ReposConf::load(&config.config_root) {
+        None => match ReposConf::load_in(&config.config_root, &config.repo_variables) {
             Ok(conf) => {
-                let problem = |problem| Check::new("repositories", State::Warn, problem).mend("mend repos.conf");
+                let problem = |problem: LeftOut| {
+                    Check::new("repositories", State::Warn, problem.to_string())
+                        .object(problem.origin.to_string())
+                        .mend("mend repos.conf")
+                };
                 checks.extend(conf.problems.into_iter().map(problem));
                 conf.repos.into_iter().map(|repo| repo.location).collect()
             }

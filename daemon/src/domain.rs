@@ -155,13 +155,19 @@ impl Target {
                 uris.push(Uri { uri: uri.uri.clone(), exempt });
             }
         }
+        let may_fetch = entries.iter().any(|entry| entry.may_fetch);
+        // What no ebuild that could be read names may be asked of mirrors: nothing forbids it, and no address allows more.
+        let unnamed = entries.iter().any(|entry| entry.may_mirror && !entry.may_fetch);
+        if unnamed && !may_fetch {
+            uris.retain(|uri| uri.exempt != Exempt::None || uri.uri.starts_with("mirror://"));
+        }
         let name = first.name.parse().ok()?;
         let distfile = Distfile { name, size: first.size, blake2b: first.digest, sha512 };
         let over_http = mirrors::Source {
             distfile,
             uris,
             may_mirror: entries.iter().any(|entry| entry.may_mirror),
-            may_fetch: entries.iter().any(|entry| entry.may_fetch),
+            may_fetch: may_fetch || unnamed,
         };
         let wanted = Wanted { digest: first.digest, size: Some(first.size), sha512 };
         Some(Self { name: first.name.clone(), wanted, over_http: Some(over_http) })
@@ -202,15 +208,31 @@ impl Domain {
         }
     }
 
+    /// Finds the repositories and mirrors, so that what the last index knows can be served. Blocking, and quick.
+    pub fn find_repositories(&self) {
+        upkeep::read_portage_mirrors(self);
+        upkeep::read_custom_mirrors(self);
+        self.repositories.find(&self.store);
+        self.mirrors.set_thirdparty(self.repositories.thirdparty());
+    }
+
     /// Compares the repositories with the index, and what hangs on them: mirrors, announcements, pins. Blocking.
     pub fn refresh_now(&self) -> Refreshed {
         upkeep::read_portage_mirrors(self);
-        self.take_over(self.repositories.refresh(&self.store))
+        upkeep::read_custom_mirrors(self);
+        self.repositories.refresh(&self.store, |done| self.take_over(done))
     }
 
-    /// For a request that names something unknown: see [`Repositories::refresh_eagerly`]. Blocking.
-    pub fn refresh_eagerly(&self) {
-        self.take_over(self.repositories.refresh_eagerly(&self.store));
+    /// For a request that names something unknown: begins to compare the repositories with the index, unless that is
+    /// being done or was a moment ago, and waits a moment for it. Blocking.
+    pub fn refresh_eagerly(self: &Arc<Self>) {
+        if self.repositories.claim_eagerly() {
+            let domain = Arc::clone(self);
+            blocking::start(move || {
+                domain.repositories.run(&domain.store, |done| domain.take_over(done));
+            });
+        }
+        self.repositories.wait_a_moment();
     }
 
     /// As [`Domain::refresh_now`], from async code.
@@ -227,14 +249,13 @@ impl Domain {
     }
 
     /// What hangs on the repositories follows them.
-    fn take_over(&self, done: Refreshed) -> Refreshed {
+    fn take_over(&self, done: Refreshed) {
         self.mirrors.set_thirdparty(self.repositories.thirdparty());
         if done.changed() {
             self.announcer.compare(&self.swarm);
             self.pins_changed.notify_one();
             self.binhost.look_again();
         }
-        done
     }
 
     /// What the Manifests say of what was asked for; a bare digest that none knows is a target too.

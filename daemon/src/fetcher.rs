@@ -40,7 +40,9 @@ pub async fn obtain(
             Ok(Attempt::Wrong) if restarts < RESTARTS_MAX => restarts += 1,
             Ok(Attempt::Wrong | Attempt::Exhausted) => return Err(sources.nobody()),
             // Room may be had by letting go what was not used for long; once, or a flood of requests would empty the store.
-            Err(ObtainError::DiskFull) if !freed && domain.make_room(flight.progress().size).await => freed = true,
+            Err(ObtainError::DiskFull { .. }) if !freed && domain.make_room(flight.progress().size).await => {
+                freed = true;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -26,6 +26,9 @@ pub const HELD_WHOLE_BYTES: u64 = 4 * 1024 * 1024;
 pub const HELD_WHOLE_FOR: Duration = Duration::from_secs(5);
 /// How long bytes of peers are held back; far enough below the 60 s after which Portage's wget leaves.
 pub const HOLD_MAX: Duration = Duration::from_secs(20);
+/// How to make room in the store.
+pub const ROOM_HINT: &str = "`peer gc --size SIZE` lets go of what was not used for longest, and store.free_min and store.size_max in \
+                             peer.toml say what it keeps to";
 /// Transfers waiting or running; more are refused, so that a flood of requests costs no memory.
 const FLIGHTS_MAX: usize = 4096;
 
@@ -41,8 +44,11 @@ pub enum ObtainError {
         last: Option<String>,
     },
     /// The store's filesystem has no room.
-    #[error("the disk of the store is full")]
-    DiskFull,
+    #[error("the disk of the store is full: {why}; {ROOM_HINT}")]
+    DiskFull {
+        /// What the store said.
+        why: String,
+    },
     /// The store failed in another way.
     #[error("the store failed: {why}")]
     Store {

@@ -108,7 +108,8 @@ impl Ingest {
 
 /// What the store's refusal means to those who wait.
 fn refused(is_full: bool, error: &dyn std::error::Error) -> ObtainError {
-    if is_full { ObtainError::DiskFull } else { ObtainError::Store { why: error.to_string() } }
+    let why = error.to_string();
+    if is_full { ObtainError::DiskFull { why } } else { ObtainError::Store { why } }
 }
 
 struct Writer<'flight> {

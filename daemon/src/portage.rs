@@ -2,14 +2,15 @@
 
 use crate::config::Config;
 use crate::repositories::AskMetadata;
-pub use sandbox::spawn::replace as hand_over;
 use sandbox::spawn::{Ended, Job, RunError, run};
+pub use sandbox::spawn::{Stage, overhear, replace as hand_over};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tree::conf::{RepoVariables, ReposConf};
 use tree::cpv::Cp;
 use tree::mdcache::MdEntry;
 use tree::repo::EbuildRepo;
@@ -21,7 +22,7 @@ const ANSWER_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Reads `cat/PF` lines, writes `cat/PF`, then md5-cache lines, then an empty line, for each it has an answer for.
 const SCRIPT: &str = r#"
 import sys, portage
-keys = ("EAPI", "SLOT", "KEYWORDS", "IUSE", "LICENSE", "RESTRICT", "SRC_URI")
+keys = ("EAPI", "SLOT", "KEYWORDS", "IUSE", "LICENSE", "RESTRICT", "SRC_URI", "INHERITED")
 db = portage.db[portage.root]["porttree"].dbapi
 tree = sys.argv[1]
 for cpv in sys.stdin.read().split():
@@ -51,7 +52,7 @@ impl Portage {
     /// Asks through the interpreter that `path` (of the daemon's environment) finds.
     #[must_use]
     pub fn new(runtime: Handle, config: &Config, path: OsString, stopping: CancellationToken) -> Self {
-        let repositories = config.repos.as_ref().map(|repos| repositories(repos));
+        let repositories = given_repositories(config);
         Self { runtime, config_root: config.config_root.clone(), path, repositories, stopping }
     }
 
@@ -84,33 +85,37 @@ impl Portage {
 }
 
 impl AskMetadata for Portage {
-    fn ask(&self, repo: &Path, ebuilds: &[(Cp, Vec<String>)]) -> Option<BTreeMap<Cp, BTreeMap<String, MdEntry>>> {
-        let Some(python) = self.python() else {
-            tracing::warn!(repo = %repo.display(), "no md5-cache, and no python3 with Portage to ask for SRC_URI");
-            return Some(BTreeMap::new());
-        };
+    fn ask(
+        &self,
+        repo: &Path,
+        ebuilds: &[(Cp, Vec<String>)],
+    ) -> Result<BTreeMap<Cp, BTreeMap<String, MdEntry>>, String> {
+        let python = self.python().ok_or("there is no python3 in the daemon's PATH to run Portage with")?;
         let asked: BTreeMap<String, (&Cp, &String)> = ebuilds
             .iter()
             .flat_map(|(cp, pfs)| pfs.iter().map(move |pf| (format!("{}/{pf}", cp.category), (cp, pf))))
             .collect();
         let list = asked.keys().cloned().collect::<Vec<_>>().join("\n");
         let job = self.job(python, repo, &list);
-        match self.runtime.block_on(self.stopping.run_until_cancelled(run(job)))? {
+        let ended = self.runtime.block_on(self.stopping.run_until_cancelled(run(job)));
+        match ended.ok_or("the daemon is stopping")? {
+            Ok(Ended { output, code: Some(0), .. }) => Ok(parse(&output, &asked)),
             Ok(Ended { output, code, errors }) => {
-                if code != Some(0) {
-                    tracing::warn!(repo = %repo.display(), code, errors, "Portage did not answer for every ebuild");
+                let answers = parse(&output, &asked);
+                // Nothing at all: it is Portage that has the trouble, not one of the ebuilds.
+                if answers.is_empty() {
+                    let said = errors.trim().lines().next_back().unwrap_or("it says nothing");
+                    return Err(format!("Portage ends with {code:?}: {said}"));
                 }
-                Some(parse(&output, &asked))
+                tracing::warn!(repo = %repo.display(), code, errors, "Portage did not answer for every ebuild");
+                Ok(answers)
             }
             Err(
                 error @ (RunError::Start { .. }
                 | RunError::Deadline { .. }
                 | RunError::TooMuch { .. }
                 | RunError::Pipe { .. }),
-            ) => {
-                tracing::warn!(repo = %repo.display(), %error, "Portage cannot be asked");
-                None
-            }
+            ) => Err(error.to_string()),
         }
     }
 }
@@ -121,13 +126,30 @@ pub fn program(path: &OsStr, name: &str) -> Option<PathBuf> {
     std::env::split_paths(path).map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 
-/// A repos.conf of repositories that were named one by one, the hindmost as the main one.
+/// `PORTAGE_REPOSITORIES` for a Portage of this node: where the repositories are named one by one, or by variables of the
+/// daemon's environment, which no other program sees. None where Portage finds them by itself.
+#[must_use]
+pub fn given_repositories(config: &Config) -> Option<String> {
+    if let Some(paths) = &config.repos {
+        return Some(repositories(paths));
+    }
+    let variables = &config.repo_variables;
+    if *variables == RepoVariables::default() {
+        return None;
+    }
+    Some(ReposConf::load_in(&config.config_root, variables).ok()?.to_text())
+}
+
+/// A repos.conf of repositories that were named one by one, foremost first, the hindmost as the main one.
 #[must_use]
 pub fn repositories(paths: &[PathBuf]) -> String {
     let opened: Vec<EbuildRepo> = paths.iter().filter_map(|path| EbuildRepo::open(path).ok()).collect();
     let main = opened.last().map(|repo| format!("[DEFAULT]\nmain-repo = {}\n", repo.name())).unwrap_or_default();
-    let section = |repo: &EbuildRepo| format!("[{}]\nlocation = {}\n", repo.name(), repo.path().display());
-    main + &opened.iter().map(section).collect::<String>()
+    let section = |(priority, repo): (usize, &EbuildRepo)| {
+        let location = repo.path().display().to_string().replace('%', "%%");
+        format!("[{}]\nlocation = {location}\npriority = {priority}\n", repo.name())
+    };
+    main + &opened.iter().rev().enumerate().map(section).collect::<String>()
 }
 
 /// Takes only answers to what was asked.

@@ -9,6 +9,7 @@
 mod binrepos;
 mod block;
 mod diff;
+mod text;
 
 pub use binrepos::{binhost_url, names_binhost, plan_binhost};
 use block::{Place, Stripped};
@@ -17,6 +18,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use text::Text;
 
 /// A file of Portage's configuration larger than this is none that a person wrote.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -85,7 +87,7 @@ pub enum SetupError {
         source: io::Error,
     },
     /// A file is not a text that a person wrote.
-    #[error("{path} is not UTF-8 text of at most {FILE_BYTES_MAX} bytes: change it by hand")]
+    #[error("{path} has more than {FILE_BYTES_MAX} bytes: change it by hand")]
     NotText {
         /// Which.
         path: PathBuf,
@@ -188,8 +190,8 @@ pub fn apply(edits: &[Edit]) -> Result<(), SetupError> {
 
 fn apply_one(edit: &Edit) -> Result<(), SetupError> {
     let path = &edit.path;
-    let found = if path.exists() { Some(read(path)?) } else { None };
-    if found != edit.before {
+    let found = if path.exists() { Some(Text::read(path)?) } else { None };
+    if found.as_ref().map(|found| &found.text) != edit.before.as_ref() {
         return Err(SetupError::ChangedMeanwhile { path: path.clone() });
     }
     let failed = |source: io::Error| SetupError::Write { path: path.clone(), source: source.into() };
@@ -205,7 +207,8 @@ fn apply_one(edit: &Edit) -> Result<(), SetupError> {
     }
     let old = found.is_some().then(|| std::fs::metadata(path)).transpose().map_err(failed)?;
     let mode = old.as_ref().map_or(NEW_MODE, |old| old.mode() & 0o7777);
-    store::write_atomically(path, after.as_bytes(), mode)
+    let bytes = Text { text: after.clone(), is_latin1: found.is_some_and(|found| found.is_latin1) }.into_bytes();
+    store::write_atomically(path, &bytes, mode)
         .map_err(|source| SetupError::Write { path: path.clone(), source: source.into() })?;
     let new = std::fs::metadata(path).map_err(failed)?;
     match old {
@@ -242,7 +245,7 @@ impl Wanted {
     fn plan(&self, path: &Path) -> Result<Vec<Edit>, SetupError> {
         let mut texts: BTreeMap<PathBuf, String> = files(path)?.into_iter().collect();
         let new_directory = self.as_directory && path.symlink_metadata().is_err();
-        let target = if path.is_dir() || new_directory { path.join(self.own_file) } else { real(path)? };
+        let target = if path.is_dir() || new_directory { path.join(self.own_name(path)?) } else { real(path)? };
         let mut edits = Vec::new();
         if !self.said(texts.values()) {
             let before = texts.remove(&target);
@@ -265,6 +268,23 @@ impl Wanted {
             edits.extend(edit(path, Some(before), stripped.rest, stripped.made_directory));
         }
         Ok(edits)
+    }
+
+    /// The name of the block's own file in a directory: one that Portage reads after all others, where that is its place.
+    fn own_name(&self, dir: &Path) -> Result<String, SetupError> {
+        let failed = |source| SetupError::Read { path: dir.to_owned(), source };
+        if self.place == Place::Start || !dir.is_dir() {
+            return Ok(self.own_file.to_owned());
+        }
+        let mut last = None;
+        for entry in std::fs::read_dir(dir).map_err(failed)?.take(FILES_MAX) {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            let is_read = !name.starts_with('.') && !name.ends_with('~') && !name.ends_with(self.own_file);
+            last = last.max(is_read.then_some(name));
+        }
+        // A name that begins with another stands right behind it.
+        let behind = last.filter(|last| last.as_str() > self.own_file).map(|last| format!("{last}-{}", self.own_file));
+        Ok(behind.unwrap_or_else(|| self.own_file.to_owned()))
     }
 
     /// True when the user's own lines say it, outside every block.
@@ -301,7 +321,7 @@ fn real(path: &Path) -> Result<PathBuf, SetupError> {
 pub(crate) fn files(path: &Path) -> Result<Vec<(PathBuf, String)>, SetupError> {
     if !path.is_dir() {
         let path = real(path)?;
-        return if path.exists() { Ok(vec![(path.clone(), read(&path)?)]) } else { Ok(Vec::new()) };
+        return if path.exists() { Ok(vec![(path.clone(), Text::read(&path)?.text)]) } else { Ok(Vec::new()) };
     }
     let failed = |source| SetupError::Read { path: path.to_owned(), source };
     let mut texts = Vec::new();
@@ -310,21 +330,12 @@ pub(crate) fn files(path: &Path) -> Result<Vec<(PathBuf, String)>, SetupError> {
         let name = entry.file_name().into_encoded_bytes();
         if entry.path().is_file() && !name.starts_with(b".") && !name.ends_with(b"~") {
             let path = real(&entry.path())?;
-            let text = read(&path)?;
+            let text = Text::read(&path)?.text;
             texts.push((path, text));
         }
     }
     texts.sort();
     Ok(texts)
-}
-
-fn read(path: &Path) -> Result<String, SetupError> {
-    let failed = |source| SetupError::Read { path: path.to_owned(), source };
-    let not_text = || SetupError::NotText { path: path.to_owned() };
-    if std::fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
-        return Err(not_text());
-    }
-    String::from_utf8(std::fs::read(path).map_err(failed)?).map_err(|_| not_text())
 }
 
 #[cfg(test)]
@@ -384,6 +395,53 @@ mod tests {
                 assert_eq!(get(&portage, "mirrors").as_deref(), Some(mirrors));
                 assert_eq!(plan_undo(&portage).unwrap(), []);
             }
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_byte_that_is_no_utf8_is_changed_and_keeps_it() {
+        let (_dir, portage) = root(&[]);
+        let path = portage.dir().join("make.conf");
+        let before = b"# caf\xe9 \xff\xc3\xa4\nA=1";
+        store::write_atomically(&path, before, 0o644).unwrap();
+        set_up(&portage, HTTP);
+        let set = std::fs::read(&path).unwrap();
+        assert!(set.starts_with(before) && set.len() > before.len(), "{}", String::from_utf8_lossy(&set));
+        assert_eq!(set_up(&portage, HTTP), []);
+        undo(&portage);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    /// The last assignment has the last word, so that ours must stand behind every file that makes one.
+    #[test]
+    fn in_a_directory_the_own_file_is_the_last_that_is_read() {
+        let cases: [(&[&str], &str); 6] = [
+            (&["10-a.conf"], "zz-peer.conf"),
+            (&["zz-local.conf"], "zz-peer.conf"),
+            (&["zzz"], "zzz-zz-peer.conf"),
+            (&["zz-peer.conf.d/x", "zz-a"], "zz-peer.conf.d-zz-peer.conf"),
+            (&["~last", "a"], "~last-zz-peer.conf"),
+            (&["\u{e4}", ".zzzz", "zzzz~"], "\u{e4}-zz-peer.conf"),
+        ];
+        for (files, name) in cases {
+            let files: Vec<(String, String)> = files
+                .iter()
+                .map(|file| (format!("make.conf/{file}"), "GENTOO_MIRRORS=\"https://late.example\"\n".to_owned()))
+                .collect();
+            let borrowed: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+            let (_dir, portage) = root(&borrowed);
+            set_up(&portage, HTTP);
+            assert!(get(&portage, &format!("make.conf/{name}")).is_some(), "{name} beside {files:?}");
+            let read = tree::conf::MakeConf::load(&portage.config_root).unwrap();
+            let mirrors = read.get("GENTOO_MIRRORS").unwrap();
+            assert_eq!(mirrors, "http://127.0.0.1:8420 https://late.example", "{files:?}");
+            assert_eq!(set_up(&portage, HTTP), [], "{files:?}");
+            put(&portage.config_root, &format!("make.conf/{name}0"), "GENTOO_MIRRORS=\"https://later.example\"\n");
+            set_up(&portage, HTTP);
+            let read = tree::conf::MakeConf::load(&portage.config_root).unwrap();
+            assert_eq!(read.get("GENTOO_MIRRORS"), Some("http://127.0.0.1:8420 https://later.example"), "{files:?}");
+            undo(&portage);
+            assert_eq!(plan_undo(&portage).unwrap(), []);
         }
     }
 
@@ -502,13 +560,13 @@ mod tests {
     }
 
     #[test]
-    fn no_portage_is_said_and_bytes_that_are_no_text_are_left_alone() {
+    fn no_portage_is_said_and_a_file_that_is_too_large_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let nowhere = Portage { config_root: dir.path().to_owned() };
         let targets = Targets { http: HTTP.parse().unwrap() };
         assert!(matches!(plan(&nowhere, &targets), Err(SetupError::NoPortage { .. })));
         let (_dir, portage) = root(&[]);
-        store::write_atomically(&portage.dir().join("make.conf"), b"A=\xff\n", 0o644).unwrap();
+        store::write_atomically(&portage.dir().join("make.conf"), &vec![b'#'; 5 << 20], 0o644).unwrap();
         assert!(matches!(plan(&portage, &targets), Err(SetupError::NotText { .. })));
     }
 

@@ -7,6 +7,8 @@ use crate::flight::Flight;
 use crate::swarm::PeerInfo;
 use std::sync::Arc;
 
+/// Faults of the configuration that are shown; `peer doctor` shows all.
+const LEFT_OUT_MAX: usize = 100;
 /// Pins shown in full; `peer pin list` shows all.
 const PINNED_MAX: usize = 100;
 
@@ -35,6 +37,7 @@ pub async fn status(domain: &Arc<Domain>) -> Status {
         misses: domain.stats.misses(),
         given_bytes: domain.announcer.shared().given_bytes(),
         repositories,
+        look: domain.repositories.looking().borrow().clone(),
         transfers: domain.flights.list().iter().map(transfer).collect(),
         recent: domain.stats.recent(),
         mirrors: mirrors(domain),
@@ -47,7 +50,7 @@ pub async fn status(domain: &Arc<Domain>) -> Status {
         size_max_bytes: domain.config.store_size_max.map(|size| size.0),
         warnings: Vec::new(),
     };
-    status.warnings = warnings(&status);
+    status.warnings = warnings(&status, &domain.repositories.left_out());
     status
 }
 
@@ -125,7 +128,7 @@ fn mirrors(domain: &Domain) -> Vec<MirrorHealth> {
 }
 
 /// What a user should mend.
-fn warnings(status: &Status) -> Vec<String> {
+fn warnings(status: &Status, left_out: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     if status.repositories.is_empty() {
         warnings.push("no ebuild repository is known, so nothing can be fetched: see peer doctor".to_owned());
@@ -135,6 +138,7 @@ fn warnings(status: &Status) -> Vec<String> {
             warnings.push(format!("repository {}: {problem}", repo.name));
         }
     }
+    warnings.extend(left_out.iter().take(LEFT_OUT_MAX).cloned());
     if status.quarantined > 0 {
         warnings.push(format!("{} blobs rotted on disk and were set aside: check the disk", status.quarantined));
     }

@@ -1,4 +1,8 @@
-//! The life of the process, in reading order: open, bind, read the repositories, serve, stop.
+//! The life of the process, in reading order: open, bind, serve, read the repositories, stop.
+//!
+//! It serves before it has read the repositories, which may take minutes where Portage must be asked. The ready line, and
+//! the word to the service manager, wait a moment for that, so that on most machines whoever waits for it finds all files
+//! known; [`Ready::indexed`] says whether it is so.
 
 use crate::announce::{self, Announcer, Shared, Sharing};
 use crate::api::Ready;
@@ -31,6 +35,10 @@ use tokio::net::{TcpListener, UnixListener};
 
 /// From SIGTERM to the end; INTERFACE.md promises 5 s.
 const STOP_MAX: Duration = Duration::from_secs(4);
+/// How long the ready line waits for the first look at the repositories. A service manager waits much longer.
+const READY_WAIT: Duration = Duration::from_secs(10);
+/// The service manager is told how far a look is at most this often.
+const STATUS_PERIOD: Duration = Duration::from_secs(2);
 /// File of the node's key below the data directory.
 const KEY_FILE: &str = "identity.key";
 /// Open files that hundreds of peers and transfers need.
@@ -147,7 +155,11 @@ pub async fn run(
     };
     let domain = Arc::new(Domain::new(parts));
     members::answer_members(&domain);
+    let finding = Arc::clone(&domain);
+    blocking::run(move || finding.find_repositories()).await;
 
+    Builds::hear(&domain);
+    start_tasks(&domain, announcer, listeners, control);
     tokio::pin!(shutdown);
     tokio::select! {
         biased;
@@ -155,10 +167,8 @@ pub async fn run(
             stop(&domain).await;
             return Ok(());
         }
-        _read = domain.refresh() => {}
+        _in_time = tokio::time::timeout(READY_WAIT, domain.repositories.first_look()) => {}
     }
-    Builds::hear(&domain);
-    start_tasks(&domain, announcer, listeners, control);
     on_ready(&ready(&domain));
     notify(&[sd_notify::NotifyState::Ready]);
     shutdown.await;
@@ -180,11 +190,29 @@ fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<T
     tasks.spawn("binhost", binhost::follow(domain.store.clone(), Arc::clone(&domain.binhost)));
     tasks.spawn("groups", gossip::follow(Arc::clone(domain)));
     tasks.spawn("match", binhost::ask::follow(Arc::clone(domain)));
-    tasks.spawn("resume builds", Builds::resume(Arc::clone(domain)));
+    tasks.spawn("status", tell_status(Arc::clone(domain)));
+    tasks.spawn("resume builds", once_read(Arc::clone(domain), Builds::resume));
     tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
-    tasks.spawn("pins", upkeep::fill_pins(Arc::clone(domain)));
+    tasks.spawn("pins", once_read(Arc::clone(domain), upkeep::fill_pins));
     tasks.spawn("gc", upkeep::gc(Arc::clone(domain)));
     tasks.spawn("flush", upkeep::flush(Arc::clone(domain)));
+}
+
+/// Work that needs all that the repositories say.
+async fn once_read<W: Future<Output = ()>>(domain: Arc<Domain>, work: impl FnOnce(Arc<Domain>) -> W) {
+    domain.repositories.first_look().await;
+    work(domain).await;
+}
+
+/// Tells the service manager how far a look at the repositories is.
+async fn tell_status(domain: Arc<Domain>) {
+    let mut looking = domain.repositories.looking();
+    // The sender lives as long as the domain.
+    while looking.changed().await.is_ok() {
+        let status = looking.borrow_and_update().as_ref().map_or("serving".to_owned(), ToString::to_string);
+        notify(&[sd_notify::NotifyState::Status(&status)]);
+        tokio::time::sleep(STATUS_PERIOD).await;
+    }
 }
 
 /// Stop accepting, cancel, wait bounded, flush the store.
@@ -372,5 +400,6 @@ fn ready(domain: &Domain) -> Ready {
         p2p: crate::snapshot::p2p_addresses(domain),
         binhost: domain.addresses.binhost.clone(),
         peer_id: domain.swarm.peer_id().to_string(),
+        indexed: domain.repositories.are_read(),
     }
 }

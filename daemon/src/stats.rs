@@ -45,6 +45,8 @@ pub enum Miss {
     Unknown,
     /// Nobody who may be asked has it.
     Unavailable,
+    /// The Manifests are still being read.
+    NotYet,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,7 @@ pub struct Stats {
     upstream: Counter,
     unknown: AtomicU64,
     unavailable: AtomicU64,
+    not_yet: AtomicU64,
     recent: Mutex<VecDeque<Ended>>,
 }
 
@@ -90,6 +93,7 @@ impl Stats {
         let counter = match miss {
             Miss::Unknown => &self.unknown,
             Miss::Unavailable => &self.unavailable,
+            Miss::NotYet => &self.not_yet,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -109,7 +113,8 @@ impl Stats {
     #[must_use]
     pub fn misses(&self) -> BTreeMap<String, u64> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [("unknown", load(&self.unknown)), ("unavailable", load(&self.unavailable))]
+        [("unknown", &self.unknown), ("unavailable", &self.unavailable), ("not_yet", &self.not_yet)]
+            .map(|(name, counter)| (name, load(counter)))
             .map(|(name, count)| (name.to_owned(), count))
             .into()
     }

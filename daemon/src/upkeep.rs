@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::GcTarget;
-use tree::conf::MakeConf;
+use tree::conf::{CustomMirrors, MakeConf};
 use url::Url;
 
 /// Time between two looks at the repositories, at least; a look that takes long makes it longer.
@@ -24,14 +24,14 @@ const GUEST_LIFE: Duration = Duration::from_secs(14 * 86_400);
 /// Time between two flushes of what is kept in memory for a while.
 const FLUSH_PERIOD: Duration = Duration::from_secs(30);
 
-/// Looks at the repositories again and again.
+/// Looks at the repositories at once and then again and again.
 pub(crate) async fn refresh(domain: Arc<Domain>) {
-    let mut period = REFRESH_PERIOD;
     loop {
-        tokio::time::sleep(period).await;
         let started = Instant::now();
-        domain.refresh().await;
-        period = REFRESH_PERIOD.max(started.elapsed() * REFRESH_SHARE);
+        let done = domain.refresh().await;
+        // Reading what changed is no reason to look more rarely.
+        let took = if done.changed() { Duration::ZERO } else { started.elapsed() };
+        tokio::time::sleep(REFRESH_PERIOD.max(took * REFRESH_SHARE)).await;
     }
 }
 
@@ -95,6 +95,19 @@ pub(crate) fn read_portage_mirrors(domain: &Domain) {
     };
     let mirrors = listed.iter().filter_map(|text| usable(text, &domain.addresses.http)).collect();
     domain.mirrors.set_mirrors(mirrors);
+}
+
+/// What the user says in `/etc/portage/mirrors`, less this node itself. Reads files: blocking.
+pub(crate) fn read_custom_mirrors(domain: &Domain) {
+    let ours = &domain.addresses.http;
+    let table = CustomMirrors::load(&domain.config.config_root).unwrap_or_else(|error| {
+        tracing::warn!(%error, "/etc/portage/mirrors cannot be read, so its mirrors are not asked");
+        CustomMirrors::default()
+    });
+    let local = table.local().iter().filter_map(|text| usable(text, ours)).collect();
+    // What `mirror://` means may be this node too.
+    let is_ours = |text: &str| Url::parse(text).is_ok_and(|url| is_ours(&url, ours));
+    domain.mirrors.set_custom(local, table.named().without(is_ours));
 }
 
 /// None for what is no HTTP mirror (a folder, rsync) and for this node: it must not ask itself.

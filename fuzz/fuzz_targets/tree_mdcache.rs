@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         entry.homepage,
     );
     let again = MdEntry::parse(text.as_bytes()).expect("what was read can be written");
-    assert_eq!(MdEntry { eclasses: entry.eclasses.clone(), ..again }, entry);
+    assert_eq!(MdEntry { eclasses: entry.eclasses.clone(), inherited: entry.inherited.clone(), md5: entry.md5, ..again }, entry);
     let _whether_it_parses = SrcUri::parse(&entry.src_uri).is_ok();
     let _what_it_forbids = Restrict::parse(&entry.restrict);
     let _whether_it_is_free = License::new(&entry.license).may_redistribute(&LicenseGroups::default());

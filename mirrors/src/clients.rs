@@ -74,10 +74,13 @@ impl Clients {
                 Ok(Err(source)) => return Err(refusal(at, source, waited)),
                 Err(_) => return Err(FetchError::Timeout { at: at.clone(), waited }),
             };
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok(response);
-            }
             let location = response.headers().get(LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
+            match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 => {}
+                // Multiple choices: one of them may be preferred (RFC 9110 15.4.1); else this is the file.
+                300 if !location.is_empty() => {}
+                _ => return Ok(response),
+            }
             url = redirect::next(&url, location)
                 .ok_or_else(|| FetchError::RedirectRefused { at: at.clone(), location: quoted(location) })?;
         }

@@ -11,7 +11,7 @@ use url::Url;
 use crate::clients::Clients;
 use crate::health::{HostHealth, Ledger, Report};
 use crate::learned_layouts::LearnedLayouts;
-use crate::plan::{Candidate, Source, plan, shown};
+use crate::plan::{Candidate, Places, Source, plan, shown};
 
 /// GENTOO_MIRRORS beyond this many are not used; Gentoo's whole list has fewer hosts by region.
 pub const MIRRORS_MAX: usize = 64;
@@ -21,7 +21,7 @@ pub const MIRRORS_MAX: usize = 64;
 pub struct Options {
     /// GENTOO_MIRRORS in the user's order; what is not http(s) is left out. May hold credentials.
     pub mirrors: Vec<Url>,
-    /// What `mirror://` means (`profiles/thirdpartymirrors` and `/etc/portage/mirrors`).
+    /// What `mirror://` means to the repositories (`profiles/thirdpartymirrors`).
     pub thirdparty: ThirdPartyMirrors,
     /// Until a connection stands, name lookup and TLS included.
     pub connect: Duration,
@@ -60,8 +60,10 @@ pub enum NewMirrorsError {
     Client(#[source] reqwest::Error),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Lists {
+    local: Arc<[Url]>,
+    custom: Arc<ThirdPartyMirrors>,
     mirrors: Arc<[Url]>,
     thirdparty: Arc<ThirdPartyMirrors>,
 }
@@ -89,6 +91,8 @@ impl Mirrors {
     pub fn new(mut options: Options) -> Result<Self, NewMirrorsError> {
         let clients = Clients::new(&options)?;
         let lists = Lists {
+            local: Arc::default(),
+            custom: Arc::default(),
             mirrors: usable(std::mem::take(&mut options.mirrors)),
             thirdparty: Arc::new(std::mem::take(&mut options.thirdparty)),
         };
@@ -108,7 +112,15 @@ impl Mirrors {
         self.inner.lists.write().unwrap_or_else(PoisonError::into_inner).mirrors = mirrors;
     }
 
-    /// Changes what `mirror://` means.
+    /// Takes over what the user says in `/etc/portage/mirrors`: mirrors that are asked for every file, restricted or not,
+    /// and what `mirror://` means before all that the repositories say.
+    pub fn set_custom(&self, local: Vec<Url>, custom: ThirdPartyMirrors) {
+        let local = usable(local);
+        let mut lists = self.inner.lists.write().unwrap_or_else(PoisonError::into_inner);
+        (lists.local, lists.custom) = (local, Arc::new(custom));
+    }
+
+    /// Changes what `mirror://` means to the repositories.
     pub fn set_thirdparty(&self, thirdparty: ThirdPartyMirrors) {
         self.inner.lists.write().unwrap_or_else(PoisonError::into_inner).thirdparty = Arc::new(thirdparty);
     }
@@ -116,11 +128,17 @@ impl Mirrors {
     /// Whom to ask for `source`, in order; see [`crate::plan`]. Empty when nobody may or can be asked now.
     #[must_use]
     pub fn plan(&self, source: &Source) -> Vec<Candidate> {
-        let (mirrors, thirdparty) = {
+        let lists = {
             let lists = self.inner.lists.read().unwrap_or_else(PoisonError::into_inner);
-            (Arc::clone(&lists.mirrors), Arc::clone(&lists.thirdparty))
+            lists.clone()
         };
-        plan(source, &mirrors, &thirdparty, &self.ledger(), Instant::now())
+        let places = Places {
+            local: &lists.local,
+            mirrors: &lists.mirrors,
+            custom: &lists.custom,
+            thirdparty: &lists.thirdparty,
+        };
+        plan(source, places, &self.ledger(), Instant::now())
     }
 
     /// Takes in how an attempt went. Call once for every [`Mirrors::open`]: with the error if it or the body failed, else

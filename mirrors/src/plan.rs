@@ -1,8 +1,8 @@
 //! Pure: a distfile, what its ebuild allows, and the health of the hosts become an ordered list of whom to ask.
 //!
 //! The order and the meaning of RESTRICT are Portage's (`fetch()` in `lib/portage/package/ebuild/fetch.py`; RESTRICT and
-//! the `fetch+`/`mirror+` prefixes: PMS 7.3.6 and 8.2.10): GENTOO_MIRRORS, then `mirror://` expansions, then SRC_URI
-//! itself. `mirror://` expansion happens here and nowhere else.
+//! the `fetch+`/`mirror+` prefixes: PMS 7.3.6 and 8.2.10): `local` mirrors, GENTOO_MIRRORS, then `mirror://` expansions, the
+//! user's before the repositories', then SRC_URI itself. `mirror://` expansion happens here and nowhere else.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,10 +17,14 @@ use crate::error::{Blame, FetchError, quoted};
 use crate::health::{Ledger, Standing};
 
 /// A plan has at most this many candidates.
-pub const CANDIDATES_MAX: usize = 16;
+pub const CANDIDATES_MAX: usize = 24;
 /// GENTOO_MIRRORS in one plan; the rest would only be reached when the file is nowhere.
 const MIRRORS_IN_PLAN: usize = 8;
-/// `mirror://` expansions in one plan, so that upstream itself is reached too.
+/// `local` mirrors of the user in one plan.
+const LOCAL_IN_PLAN: usize = 4;
+/// `mirror://` expansions of the user in one plan, and of the repositories, so that upstream itself is reached too.
+const CUSTOM_IN_PLAN: usize = 4;
+/// See [`CUSTOM_IN_PLAN`].
 const EXPANDED_IN_PLAN: usize = 5;
 /// URIs of one source that are looked at, and what each may expand to.
 const URIS_MAX: usize = 64;
@@ -200,15 +204,22 @@ pub(crate) fn shown(url: &Url) -> String {
     bare.into()
 }
 
+/// Where files may be had, whatever an ebuild says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// `local` of `/etc/portage/mirrors`: asked for every file, restricted or not.
+    pub(crate) local: &'a [Url],
+    /// GENTOO_MIRRORS.
+    pub(crate) mirrors: &'a [Url],
+    /// What the user says of `mirror://` in `/etc/portage/mirrors`: asked first, in the user's order.
+    pub(crate) custom: &'a ThirdPartyMirrors,
+    /// What the repositories say of it.
+    pub(crate) thirdparty: &'a ThirdPartyMirrors,
+}
+
 /// Whom to ask for `source`, in order. Hosts that failed of late come last; hosts that asked to be left alone, and
 /// places known not to have the right file, are left out.
-pub(crate) fn plan(
-    source: &Source,
-    mirrors: &[Url],
-    thirdparty: &ThirdPartyMirrors,
-    ledger: &Ledger,
-    now: Instant,
-) -> Vec<Candidate> {
+pub(crate) fn plan(source: &Source, places: Places<'_>, ledger: &Ledger, now: Instant) -> Vec<Candidate> {
     let mut seen = HashSet::new();
     let mut usable = |candidate: Result<Candidate, FetchError>| {
         let candidate = candidate.ok()?.with(&source.distfile);
@@ -217,16 +228,19 @@ pub(crate) fn plan(
             && !candidate.pair.is_some_and(|pair| ledger.is_avoided(&pair, now));
         wanted.then_some(candidate)
     };
+    let local: Vec<_> = places.local.iter().filter_map(|mirror| usable(Candidate::mirror(mirror))).collect();
     let mut gentoo = Vec::new();
     if may_ask_mirrors(source) {
-        gentoo.extend(mirrors.iter().filter_map(|mirror| usable(Candidate::mirror(mirror))));
+        gentoo.extend(places.mirrors.iter().filter_map(|mirror| usable(Candidate::mirror(mirror))));
     }
-    let (mut expanded, mut upstream) = (Vec::new(), Vec::new());
+    let (mut custom, mut expanded, mut upstream) = (Vec::new(), Vec::new(), Vec::new());
     for entry in source.uris.iter().take(URIS_MAX).filter(|entry| entry.uri.len() <= URI_MAX) {
         if entry.uri.starts_with("mirror://") {
             // Named mirrors are asked in spite of RESTRICT=fetch, as Portage does.
-            let places = thirdparty.expand(&entry.uri);
-            expanded.extend(places.iter().take(URIS_MAX).filter_map(|uri| usable(Candidate::upstream(uri))));
+            for (table, found) in [(places.custom, &mut custom), (places.thirdparty, &mut expanded)] {
+                let uris = table.expand(&entry.uri);
+                found.extend(uris.iter().take(URIS_MAX).filter_map(|uri| usable(Candidate::upstream(uri))));
+            }
         } else if source.may_fetch || entry.exempt != Exempt::None {
             upstream.extend(usable(Candidate::upstream(&entry.uri)));
         }
@@ -236,7 +250,13 @@ pub(crate) fn plan(
     let turn = turn.checked_rem(expanded.len()).unwrap_or(0);
     expanded.rotate_left(turn);
     let mut all = Vec::new();
-    for (mut group, most) in [(gentoo, MIRRORS_IN_PLAN), (expanded, EXPANDED_IN_PLAN), (upstream, CANDIDATES_MAX)] {
+    for (mut group, most) in [
+        (local, LOCAL_IN_PLAN),
+        (gentoo, MIRRORS_IN_PLAN),
+        (custom, CUSTOM_IN_PLAN),
+        (expanded, EXPANDED_IN_PLAN),
+        (upstream, CANDIDATES_MAX),
+    ] {
         // Both sorts are stable: among equals the user's order, or SRC_URI's, stays.
         group.sort_by_cached_key(|candidate| {
             (ledger.standing(&candidate.host, now), ledger.cost(&candidate.host, source.distfile.size, now))
@@ -277,9 +297,38 @@ mod tests {
         Source { distfile, uris, may_mirror, may_fetch }
     }
 
+    fn plan_of(
+        source: &Source,
+        mirrors: &[Url],
+        thirdparty: &ThirdPartyMirrors,
+        ledger: &Ledger,
+        now: Instant,
+    ) -> Vec<Candidate> {
+        let places = Places { local: &[], mirrors, custom: &ThirdPartyMirrors::default(), thirdparty };
+        plan(source, places, ledger, now)
+    }
+
+    #[test]
+    fn what_the_user_says_of_mirrors_comes_first_and_a_local_one_is_asked_for_every_file() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let custom =
+            ThirdPartyMirrors::parse("gnu https://mine.example/a https://mine2.example\nown https://own.example\n");
+        let (local, mirrors) = ([url("http://lan.example/gentoo")], [url("http://one.example")]);
+        let hosts = |may_mirror: bool, may_fetch: bool, uri: &str| -> Vec<String> {
+            let source = source(may_mirror, may_fetch, &[(uri, Exempt::None)]);
+            let places = Places { local: &local, mirrors: &mirrors, custom: &custom, thirdparty: &thirdparty() };
+            let plan = plan(&source, places, &Ledger::default(), Instant::now());
+            plan.iter().map(|one| one.host().trim_end_matches(".example").to_owned()).collect()
+        };
+        assert_eq!(hosts(true, true, NAMED), ["lan", "one", "mine", "mine2", "g1", "g2"]);
+        assert_eq!(hosts(false, true, "mirror://own/f.tar"), ["lan", "own"]);
+        assert_eq!(hosts(true, false, UP), ["lan"]);
+        assert_eq!(hosts(false, true, UP), ["lan", "up"]);
+    }
+
     fn hosts_with(source: &Source, ledger: &Ledger, now: Instant) -> Vec<String> {
         let mirrors = MIRRORS.map(|mirror| Url::parse(mirror).unwrap());
-        plan(source, &mirrors, &thirdparty(), ledger, now).iter().map(|one| one.host().to_owned()).collect()
+        plan_of(source, &mirrors, &thirdparty(), ledger, now).iter().map(|one| one.host().to_owned()).collect()
     }
 
     fn hosts(source: &Source) -> String {
@@ -340,7 +389,7 @@ mod tests {
     fn a_place_with_wrong_bytes_is_left_out_for_that_file_only() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
         let wanted = source(true, true, &[(UP, Exempt::None)]);
-        let first = plan(&wanted, &[Url::parse(MIRRORS[0]).unwrap()], &thirdparty(), &ledger, now).remove(0);
+        let first = plan_of(&wanted, &[Url::parse(MIRRORS[0]).unwrap()], &thirdparty(), &ledger, now).remove(0);
         ledger.report(first.host(), first.pair(), Report::WrongBytes, now);
         let later = now + Duration::from_secs(5 * 60);
         assert_eq!(hosts_with(&wanted, &ledger, later), ["two.example", "up.example"]);
@@ -366,7 +415,7 @@ mod tests {
         let long = format!("https://up.example/{}", "a".repeat(URI_MAX));
         let mut uris = vec![(NAMED, Exempt::None), (long.as_str(), Exempt::None)];
         uris.extend([(UP, Exempt::None); 200]);
-        let all = plan(&source(true, true, &uris), &mirrors, &thirdparty, &Ledger::default(), Instant::now());
+        let all = plan_of(&source(true, true, &uris), &mirrors, &thirdparty, &Ledger::default(), Instant::now());
         assert!(all.len() <= CANDIDATES_MAX);
         assert_eq!(all.last().unwrap().origin(), Origin::Upstream(UP.to_owned()));
     }

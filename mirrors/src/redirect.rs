@@ -7,7 +7,30 @@ use crate::plan::{host_of, is_loopback};
 /// A longer Location is not followed.
 const LOCATION_MAX: usize = 8 * 1024;
 
-/// Where `location` leads from `from`, or `None` if it is not to be followed: no text, not a URL, not http(s), or from
+/// Bytes that are no ASCII are taken as they are, percent-encoded, as wget does.
+fn readable(location: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(location) {
+        return text.to_owned();
+    }
+    let spelled = |byte: &u8| if byte.is_ascii() { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    location.iter().map(spelled).collect()
+}
+
+/// Whether what stands before the first colon is a scheme, to wget: without dots, so that a host and its port are none.
+fn has_scheme(location: &str) -> bool {
+    location.split_once(':').is_some_and(|(scheme, _)| {
+        let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+');
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(usual)
+    })
+}
+
+/// A path in which a colon means nothing (RFC 3986, 4.2).
+fn as_relative(location: String) -> String {
+    let first = location.split(['/', '?', '#']).next().unwrap_or_default();
+    if first.contains(':') { format!("./{location}") } else { location }
+}
+
+/// Where `location` leads from `from`, or `None` if it is not to be followed: not a URL, not http(s), or from
 /// elsewhere into this machine (where a remote has no business to send us).
 ///
 /// Credentials stay only within the same scheme, host and port.
@@ -15,7 +38,9 @@ pub(crate) fn next(from: &Url, location: &[u8]) -> Option<Url> {
     if location.len() > LOCATION_MAX {
         return None;
     }
-    let mut to = from.join(std::str::from_utf8(location).ok()?).ok()?;
+    let location = readable(location);
+    let relative = if has_scheme(&location) { location } else { as_relative(location) };
+    let mut to = from.join(&relative).ok()?;
     if !matches!(to.scheme(), "http" | "https") || host_of(&to).is_none() {
         return None;
     }
@@ -49,8 +74,28 @@ mod tests {
         {
             assert_eq!(go(from, refused).filter(|_| !refused.is_empty()), None, "{refused}");
         }
-        assert_eq!(next(&Url::parse(from).unwrap(), b"/\xff"), None);
+        assert_eq!(next(&Url::parse(from).unwrap(), b"/\xff").unwrap().as_str(), "https://a.example/%FF");
         assert_eq!(go(from, &"a".repeat(LOCATION_MAX + 1)), None);
+    }
+
+    #[test]
+    fn a_redirect_without_a_scheme_leads_where_it_leads_wget() {
+        let from = "http://a.example:8080/x/y?q";
+        for (location, to) in [
+            ("/z", "http://a.example:8080/z"),
+            ("z", "http://a.example:8080/x/z"),
+            ("../z", "http://a.example:8080/z"),
+            ("?z", "http://a.example:8080/x/y?z"),
+            ("//b.example/z", "http://b.example/z"),
+            ("//b.example:81/z", "http://b.example:81/z"),
+            ("b.example/z", "http://a.example:8080/x/b.example/z"),
+            ("b.example:81/z", "http://a.example:8080/x/b.example:81/z"),
+            ("192.0.2.1:81/z", "http://a.example:8080/x/192.0.2.1:81/z"),
+            ("/z w:1", "http://a.example:8080/z%20w:1"),
+        ] {
+            assert_eq!(go(from, location).as_deref(), Some(to), "{location}");
+        }
+        assert_eq!(go(from, "localhost:81/z"), None, "a scheme, to wget too");
     }
 
     #[test]

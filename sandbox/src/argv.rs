@@ -165,6 +165,7 @@ mod tests {
                 Entry::Text { text: Text::Empty, at: "/etc/portage/other".into() },
             ],
             staged: Vec::new(),
+            ..View::default()
         }
     }
 

@@ -32,7 +32,7 @@ pub use limits::{Limit, Limits};
 pub use log::{LogFile, LogLine, LogSink, LogSummary};
 pub use outcome::{End, Outcome, Usage};
 pub use phase::Phase;
-pub use policy::{Bind, Identity, Policy, Root, Scratch};
+pub use policy::{Bind, Identity, Link, Policy, Root, Scratch};
 pub use preflight::{Finding, Standing};
 pub use programs::MissingProgram;
 pub use remove::{give, prepare_layer, remove_tree};

@@ -3,7 +3,10 @@
 //! A policy is made by the daemon from its own configuration. Nothing in it comes from a remote's request.
 
 use crate::limits::Limits;
+use rustix::fs::{Access, AtFlags};
 use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The whole of what one sandbox is given.
@@ -13,6 +16,8 @@ pub struct Policy {
     pub root: Root,
     /// Trees like a root (`usr/`, `etc/`, `var/db/pkg` …) laid over it read-only, the highest first. At most [`LAYERS_MAX`].
     pub layers: Vec<PathBuf>,
+    /// Symbolic links that are made inside, at paths that neither root nor binds bring.
+    pub links: Vec<Link>,
     /// Directories and files of this machine seen inside. Later ones lie over earlier ones.
     pub binds: Vec<Bind>,
     /// Private, empty, writable directories in memory besides `/tmp`, `/run`, `/dev/shm` and `/var/tmp`, which always are.
@@ -43,6 +48,7 @@ impl Policy {
         Self {
             root,
             layers: Vec::new(),
+            links: Vec::new(),
             binds: Vec::new(),
             scratch: Vec::new(),
             hidden: Vec::new(),
@@ -113,6 +119,15 @@ impl Bind {
     }
 }
 
+/// A symbolic link that is made inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where it is seen, without links on the way; its parents are made.
+    pub at: PathBuf,
+    /// What it says.
+    pub to: PathBuf,
+}
+
 /// A private directory in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scratch {
@@ -176,6 +191,23 @@ impl Identity {
         }
     }
 
+    /// Whether the command can read a file, or list and enter a directory, as far as its own bits say. What leads there is
+    /// not looked at: a bind brings it past its parents.
+    #[must_use]
+    pub fn may_read(self, path: &Path, about: &Metadata) -> bool {
+        match self {
+            Self::Mapped { outer_first, .. } => {
+                let wanted = if about.is_dir() { 0o5 } else { 0o4 };
+                let bits = if about.uid() == outer_first { about.mode() >> 6 } else { about.mode() };
+                bits & wanted == wanted
+            }
+            Self::Single { .. } => {
+                let wanted = if about.is_dir() { Access::READ_OK | Access::EXEC_OK } else { Access::READ_OK };
+                rustix::fs::accessat(rustix::fs::CWD, path, wanted, AtFlags::EACCESS).is_ok()
+            }
+        }
+    }
+
     /// User and group that the command starts as, inside.
     #[must_use]
     pub fn start(self) -> (u32, u32) {
@@ -203,6 +235,30 @@ mod tests {
         assert_eq!(mapped.outer(65_535), Some(165_535));
         assert_eq!(mapped.outer(65_536), None);
         assert_eq!(Identity::Mapped { outer_first: u32::MAX, count: 2 }.outer(1), None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test makes its files")]
+    fn a_mapped_identity_reads_what_everybody_may() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (file, mapped) = (dir.path().join("f"), Identity::Mapped { outer_first: 100_000, count: 65_536 });
+        std::fs::write(&file, "").unwrap();
+        for (path, mode, may) in [
+            (file.as_path(), 0o644, true),
+            (&file, 0o604, true),
+            (&file, 0o640, false),
+            (&file, 0o600, false),
+            (dir.path(), 0o755, true),
+            (dir.path(), 0o754, false),
+            (dir.path(), 0o751, false),
+            (dir.path(), 0o700, false),
+        ] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(mapped.may_read(path, &path.metadata().unwrap()), may, "{path:?} {mode:o}");
+            let single = Identity::Single { uid: 250, gid: 250 };
+            assert!(single.may_read(path, &path.metadata().unwrap()), "{path:?} {mode:o}: the owner may");
+        }
     }
 
     #[test]

@@ -169,8 +169,8 @@ pub(crate) fn namespace_cause(settings: &Path, is_root: bool) -> (&'static str, 
         );
     }
     (
-        "something around the node forbids it: a container, a seccomp filter, or a security module",
-        "run the node outside of the container, or let the container make namespaces",
+        "something around the node forbids it: a container, the unit of a service manager, a seccomp filter, or a security module",
+        "let the container make namespaces and mounts, or run the node outside of it; under systemd, take RestrictNamespaces and SystemCallFilter out of the unit (systemctl cat peer)",
     )
 }
 

@@ -25,6 +25,8 @@ pub struct Job {
     pub deadline: Duration,
 }
 
+/// How long a program's output is waited for that it left to others when it ended.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 /// Bytes of standard error that are kept for the log.
 pub const ERRORS_MAX_BYTES: u64 = 64 * 1024;
 
@@ -107,6 +109,101 @@ pub async fn run(job: Job) -> Result<Ended, RunError> {
 pub fn replace(program: &std::path::Path, arguments: &[OsString]) -> std::io::Error {
     use std::os::unix::process::CommandExt as _;
     std::process::Command::new(program).args(arguments).exec()
+}
+
+/// Where a program's standard output goes while this one reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// To the user, through this program: where that is a terminal, it is one for the program too.
+    Seen,
+    /// To nobody else, and its standard error neither.
+    Unseen,
+}
+
+/// Runs a program to its end that inherits everything from this one but its standard output, which is heard as it comes. It
+/// stays in this process's group, so that an interrupt at the terminal reaches it. The answer is its exit code.
+///
+/// Cancel safe: yes; it is killed.
+///
+/// # Errors
+/// When it cannot be started, or its output cannot be read.
+pub async fn overhear(
+    program: &std::path::Path,
+    arguments: &[OsString],
+    stage: Stage,
+    mut hear: impl FnMut(&[u8]),
+) -> std::io::Result<Option<i32>> {
+    let (mut reads, mut child) = {
+        let mut command = inheriting(program, arguments);
+        let (reads, writes) = ear(stage)?;
+        command.stdout(writes);
+        if stage == Stage::Unseen {
+            command.stdin(Stdio::null()).stderr(Stdio::null());
+        }
+        // What is written to goes with the command, so that its end is seen.
+        (reads, command.spawn()?)
+    };
+    let mut bytes = vec![0; 8192];
+    let mut status = None;
+    loop {
+        let read = async {
+            match status {
+                None => reads.read(&mut bytes).await,
+                // What was written before the end is there already; who was left behind by it is not waited for.
+                Some(_) => tokio::time::timeout(LAST_WORDS_MAX, reads.read(&mut bytes)).await.unwrap_or(Ok(0)),
+            }
+        };
+        tokio::select! {
+            biased;
+            read = read => match read {
+                Ok(0) => break,
+                Ok(count) => hear(bytes.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A terminal whose other end is closed.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => break,
+                Err(error) => return Err(error),
+            },
+            ended = child.wait(), if status.is_none() => status = Some(ended?),
+        }
+    }
+    let status = match status {
+        Some(status) => status,
+        None => child.wait().await?,
+    };
+    Ok(status.code())
+}
+
+#[expect(clippy::disallowed_methods, reason = "beside the one lawful process start")]
+fn inheriting(program: &std::path::Path, arguments: &[OsString]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    command
+}
+
+/// What is read, and what a program writes to.
+fn ear(stage: Stage) -> std::io::Result<(tokio::fs::File, Stdio)> {
+    let stdout = std::io::stdout();
+    if stage == Stage::Unseen || !rustix::termios::isatty(&stdout) {
+        let (reads, writes) = std::io::pipe()?;
+        let reads = std::fs::File::from(std::os::fd::OwnedFd::from(reads));
+        return Ok((tokio::fs::File::from_std(reads), writes.into()));
+    }
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&near)?;
+    unlockpt(&near)?;
+    let name = ptsname(&near, Vec::new())?;
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let far = rustix::fs::open(name, flags, rustix::fs::Mode::empty())?;
+    // As large as what the user sees, where that is known.
+    if let Ok(size) = rustix::termios::tcgetwinsize(&stdout) {
+        rustix::termios::tcsetwinsize(&far, size)?;
+    }
+    // The user's own terminal turns line ends into what it needs.
+    let mut modes = rustix::termios::tcgetattr(&far)?;
+    modes.output_modes.remove(rustix::termios::OutputModes::OPOST);
+    rustix::termios::tcsetattr(&far, rustix::termios::OptionalActions::Now, &modes)?;
+    Ok((tokio::fs::File::from_std(std::fs::File::from(near)), Stdio::from(far)))
 }
 
 /// What a group is started with.
@@ -265,6 +362,24 @@ mod tests {
         let job = Job { deadline: Duration::from_millis(200), ..shell("sleep 1000 & echo $!; wait") };
         let error = run(job).await.unwrap_err();
         assert!(matches!(error, RunError::Deadline { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_says_is_heard_as_it_comes_and_its_code_comes_back() {
+        let script = |text: &str| [OsString::from("-c"), text.into()];
+        let mut heard = Vec::new();
+        let said = script("echo one; sleep 60 & echo two; exit 3");
+        let code = overhear("/bin/sh".as_ref(), &said, Stage::Unseen, |bytes| heard.extend_from_slice(bytes)).await;
+        assert_eq!(
+            (code.unwrap(), heard.as_slice()),
+            (Some(3), &b"one\ntwo\n"[..]),
+            "who is left behind is not waited for"
+        );
+        let killed = overhear("/bin/sh".as_ref(), &script("kill -9 $$"), Stage::Unseen, |_| {}).await;
+        assert_eq!(killed.unwrap(), None);
+        let stdin = overhear("/bin/sh".as_ref(), &script("cat"), Stage::Unseen, |_| {}).await;
+        assert_eq!(stdin.unwrap(), Some(0), "nobody is asked");
+        assert!(overhear("/nonexistent/program".as_ref(), &[], Stage::Unseen, |_| {}).await.is_err());
     }
 
     #[tokio::test]

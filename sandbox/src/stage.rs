@@ -165,6 +165,7 @@ mod tests {
                 Staged::Overlay { lower },
                 Staged::Bind { source: "/closed/file".into(), is_directory: false },
             ],
+            ..View::default()
         }
     }
 

@@ -45,7 +45,7 @@ impl Sandbox {
         policy.limits = Limits { time: TIME, ..policy.limits };
         let work = policy.binds.iter().find(|bind| bind.writable).map(|bind| bind.target.clone());
         let Some(work) = work else {
-            return vec![Finding::bad("sandbox", Standing::Blocks, "there is no place to try it in", "see the log")];
+            return vec![Finding::bad("a trial", Standing::Blocks, "there is no place to try it in", "see the log")];
         };
         for layer in &policy.layers {
             if let Err(error) = std::fs::create_dir_all(layer.join(LAYERED)) {
@@ -111,7 +111,7 @@ fn refused(error: &SandboxError) -> Finding {
     if let SandboxError::Proc { covered } = error {
         let found = format!("builds cannot have a /proc of their own: {}", proc::in_words(covered));
         let unit = "; under systemd, the unit must be without ProtectKernelTunables, ProtectKernelLogs, ProtectProc";
-        return Finding::bad("sandbox", Standing::Blocks, found, format!("{}{unit}", proc::MEND));
+        return Finding::bad("a trial", Standing::Blocks, found, format!("{}{unit}", proc::MEND));
     }
     let (cause, mend) = if said.contains("hostname") {
         ("the service manager forbids host names: ProtectHostname", UNIT)
@@ -121,7 +121,7 @@ fn refused(error: &SandboxError) -> Finding {
         ("the system refused a step of it", "see the log of the node; docs/SANDBOX.md says what a sandbox needs")
     };
     let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    Finding::bad("sandbox", Standing::Blocks, format!("{said}{source}: {cause}"), mend)
+    Finding::bad("a trial", Standing::Blocks, format!("{said}{source}: {cause}"), mend)
 }
 
 /// What the lines of the script mean.
@@ -133,7 +133,7 @@ fn judge(done: &BTreeMap<String, String>, identity: Identity) -> Vec<Finding> {
     };
     let is_closed = said("filter") == "2" && said("processes").parse().is_ok_and(|count: u32| (1..20).contains(&count));
     judge(
-        "sandbox",
+        "a trial",
         is_closed,
         "a command ran in it, with a /proc and a system call filter of its own",
         Standing::Blocks,
@@ -221,8 +221,8 @@ mod tests {
     #[test]
     fn each_thing_that_a_build_cannot_do_is_told_with_a_mend() {
         for (changed, identity, subject, standing) in [
-            (("filter", "0"), MAPPED, "sandbox", Standing::Blocks),
-            (("processes", "200"), SINGLE, "sandbox", Standing::Blocks),
+            (("filter", "0"), MAPPED, "a trial", Standing::Blocks),
+            (("processes", "200"), SINGLE, "a trial", Standing::Blocks),
             (("bits", "775 755"), SINGLE, "set-id bits", Standing::Blocks),
             (("owner", "0:0"), MAPPED, "owners", Standing::Blocks),
             (("faked", ""), SINGLE, "fakeroot", Standing::Blocks),

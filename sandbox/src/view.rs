@@ -3,7 +3,7 @@
 //! This reads the root's and the layers' directories and changes nothing. [`crate::stage`] and [`crate::argv`] turn the
 //! list into mounts.
 
-use crate::policy::{Identity, LAYERS_MAX, Policy};
+use crate::policy::{Identity, LAYERS_MAX, Policy, Root};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
@@ -17,6 +17,8 @@ pub(crate) struct View {
     pub(crate) entries: Vec<Entry>,
     /// What is mounted beforehand in a staging directory, named there by its index.
     pub(crate) staged: Vec<Staged>,
+    /// Directories below which the policy puts something: a layer's are not taken as a whole either.
+    pub(crate) opened: BTreeSet<PathBuf>,
 }
 
 /// One thing that is seen.
@@ -178,6 +180,7 @@ impl View {
             view.staged.push(Staged::Bind { source: layer.clone(), is_directory: true });
         }
         let root = canonical(policy.root.path())?;
+        view.opened = opened(policy)?;
         view.lay(policy.identity, &root, &layers, Path::new(""))?;
         for (text, at) in [(Text::Passwd, "/etc/passwd"), (Text::Group, "/etc/group"), (Text::Hosts, "/etc/hosts")] {
             view.entries.push(Entry::Text { text, at: at.into() });
@@ -192,6 +195,9 @@ impl View {
         }
         // Parents before what is in them: a scratch directory may hold what is laid, and is over it at the same path.
         view.entries.sort_by_key(|entry| entry.at().components().count());
+        for link in &policy.links {
+            view.entries.push(Entry::Symlink { to: link.to.clone(), at: inside(&link.at)? });
+        }
         for bind in &policy.binds {
             let (at, path) = (inside(&bind.target)?, canonical(&bind.source)?);
             let is_directory = look(&path)?.is_dir();
@@ -209,7 +215,7 @@ impl View {
     fn lay(&mut self, identity: Identity, root: &Path, layers: &[PathBuf], at: &Path) -> Result<(), PolicyError> {
         for name in names(root, layers, at)? {
             let path = at.join(&name);
-            if OPEN.iter().any(|open| path == Path::new(open)) {
+            if OPEN.iter().any(|open| path == Path::new(open)) || self.opened.contains(&path) {
                 self.lay(identity, root, layers, &path)?;
                 continue;
             }
@@ -310,6 +316,30 @@ impl View {
     }
 }
 
+/// What is on the way to binds and links and is not the root's, which brings what is below it.
+fn opened(policy: &Policy) -> Result<BTreeSet<PathBuf>, PolicyError> {
+    let targets = policy.binds.iter().map(|bind| &bind.target).chain(policy.links.iter().map(|link| &link.at));
+    let mut opened = BTreeSet::new();
+    for target in targets {
+        let target = inside(target)?;
+        let parents = target.ancestors().skip(1).filter_map(|parent| parent.strip_prefix("/").ok());
+        opened.extend(parents.filter(|parent| !is_below_root(parent)).map(Path::to_owned));
+    }
+    Ok(opened)
+}
+
+impl Root {
+    /// Whether a path lies in what is seen of a root, so that a bind below it needs something there to lie over.
+    #[must_use]
+    pub fn shows(path: &Path) -> bool {
+        path.strip_prefix("/").is_ok_and(is_below_root)
+    }
+}
+
+fn is_below_root(path: &Path) -> bool {
+    path.ancestors().any(is_of_root)
+}
+
 /// The names below `at` that root and layers bring, without those they may not.
 fn names(root: &Path, layers: &[PathBuf], at: &Path) -> Result<BTreeSet<OsString>, PolicyError> {
     let mut names = BTreeSet::new();
@@ -396,7 +426,7 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test makes its files")]
 
     use super::*;
-    use crate::policy::{Bind, Root};
+    use crate::policy::Bind;
     use std::os::unix::fs::symlink;
 
     const SINGLE: Identity = Identity::Single { uid: 250, gid: 250 };
@@ -449,6 +479,22 @@ mod tests {
         assert_eq!(seen(&view), expected);
         let overlays: Vec<_> = view.staged.iter().filter(|staged| matches!(staged, Staged::Overlay { .. })).collect();
         assert_eq!(overlays, [&Staged::Overlay { lower: vec![(0, "usr".into()), (1, "".into())] }]);
+    }
+
+    #[test]
+    fn a_layer_is_opened_where_a_bind_or_link_of_the_policy_goes_below_it() {
+        use crate::policy::Link;
+        let (directory, mut policy) = root_and_layer();
+        for path in ["srv/dots/old", "srv/www", "usr/include"] {
+            std::fs::create_dir_all(policy.layers[0].join(path)).unwrap();
+        }
+        policy.binds = vec![Bind::read_only(directory.path().join("root/opt")).at("/srv/dots/portage")];
+        policy.links = vec![Link { at: "/srv/link".into(), to: "dots/portage".into() }];
+        let view = View::compose(&policy).unwrap();
+        let of_srv: Vec<String> = seen(&view).into_iter().filter(|at| at.starts_with("/srv")).collect();
+        assert_eq!(of_srv, ["/srv/www", "/srv/dots/old", "/srv/link", "/srv/dots/portage"]);
+        assert!(Root::shows(Path::new("/usr/local/dots")) && Root::shows(Path::new("/etc/env.d/99x")));
+        assert!(!Root::shows(Path::new("/etc/portage")) && !Root::shows(Path::new("/srv")));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use rocksdb::WriteBatch;
 use tree::digest::Digest;
 
-use crate::catalog_entry::{CatalogEntry, CatalogError, PackageEntries, ROW_BYTES_MAX};
+use crate::catalog_entry::{CatalogEntry, CatalogError, PackageEntries, PackageStamp, ROW_BYTES_MAX};
 use crate::index::{Index, IndexError, Table};
-use crate::record::{CatalogRecord, DecodeRecordError, NumberRecord, Permits};
+use crate::record::{CatalogRecord, DecodeRecordError, NumberRecord, Permits, StampRecord};
 use crate::{locked, logged};
 
 /// Key of the number of rows among the counters.
@@ -20,7 +20,6 @@ const COUNT_KEY: &[u8] = b"catalog";
 const NAME_BYTES_MAX: usize = 255;
 /// A batch is written when it has grown to this.
 const BATCH_BYTES: usize = 1 << 20;
-const STAMP_VERSION: u8 = 1;
 const PERMITS_VERSION: u8 = 1;
 
 /// The catalog of an open store.
@@ -56,7 +55,7 @@ impl Catalog {
         stamp: [u8; 16],
         entries: &[CatalogEntry],
     ) -> Result<(), CatalogError> {
-        self.replace_packages(repo, &[PackageEntries { package, stamp, entries }])
+        self.replace_packages(repo, &[PackageEntries { package, stamp, inherited: "", entries }])
     }
 
     /// As [`Self::replace_package`] for many packages, several in one write. Each package is replaced whole or not at all.
@@ -97,8 +96,8 @@ impl Catalog {
                 self.put_row(pending, key, record, value);
             }
         }
-        let stamp = [&[STAMP_VERSION], package.stamp.as_slice()].concat();
-        pending.batch.put_cf(self.index.table(Table::Stamps), stamp_key, stamp);
+        let stamp = StampRecord { stamp: package.stamp, inherited: package.inherited.to_owned() };
+        pending.batch.put_cf(self.index.table(Table::Stamps), stamp_key, stamp.encode());
         Ok(())
     }
 
@@ -173,25 +172,21 @@ impl Catalog {
 
     /// What the rows of each package of a repository were made from. Empty, and logged, when the index does not answer.
     #[must_use]
-    pub fn stamps(&self, repo: &str) -> HashMap<String, [u8; 16]> {
+    pub fn stamps(&self, repo: &str) -> HashMap<String, PackageStamp> {
         logged(self.read_stamps(repo), "stamps").unwrap_or_default()
     }
 
-    fn read_stamps(&self, repo: &str) -> Result<HashMap<String, [u8; 16]>, IndexError> {
+    fn read_stamps(&self, repo: &str) -> Result<HashMap<String, PackageStamp>, IndexError> {
         let mut stamps = HashMap::new();
         let prefix = starts(&[repo]);
         self.index.scan(Table::Stamps, &prefix, &prefix, |key, value| {
             let package = text(key.get(prefix.len()..))?.to_owned();
-            match value.split_first() {
-                Some((&STAMP_VERSION, stamp)) => {
-                    let stamp = stamp.try_into().map_err(|_| DecodeRecordError::Short)?;
-                    stamps.insert(package, stamp);
-                }
-                // Of another version: the package is read again.
-                _ => {
-                    stamps.insert(package, [0; 16]);
-                }
-            }
+            let StampRecord { stamp, inherited } = match StampRecord::decode(value) {
+                // Of a later version: the package is read again.
+                Err(DecodeRecordError::Version(_)) => StampRecord::default(),
+                decoded => decoded?,
+            };
+            stamps.insert(package, PackageStamp { stamp, inherited });
             Ok(true)
         })?;
         Ok(stamps)
@@ -436,7 +431,8 @@ mod tests {
         assert_eq!((catalog.by_digest(&digest_before), catalog.by_name("old")), (vec![], vec![]));
         assert_eq!(catalog.by_digest(&changed.digest), std::slice::from_ref(&changed));
         assert_eq!(catalog.by_package(None, FOO), [changed, kept, new]);
-        assert_eq!(catalog.stamps(GENTOO), HashMap::from([(FOO.to_owned(), [2; 16])]));
+        let stamp = PackageStamp { stamp: [2; 16], inherited: String::new() };
+        assert_eq!(catalog.stamps(GENTOO), HashMap::from([(FOO.to_owned(), stamp)]));
         drop(store);
         let store = Store::open(dir.path(), Options::default()).unwrap();
         assert_eq!((store.catalog().len(), store.catalog().stamps(GENTOO).len()), (3, 1));
@@ -456,12 +452,14 @@ mod tests {
         let mut bulk: Vec<PackageEntries<'_>> = packages
             .iter()
             .zip(&rows)
-            .map(|(package, entries)| PackageEntries { package, stamp: [3; 16], entries })
+            .map(|(package, entries)| PackageEntries { package, stamp: [3; 16], inherited: "cargo rust", entries })
             .collect();
-        bulk.push(PackageEntries { package: &packages[0], stamp: [4; 16], entries: &[] });
+        bulk.push(PackageEntries { package: &packages[0], stamp: [4; 16], inherited: "", entries: &[] });
         catalog.replace_packages(GENTOO, &bulk).unwrap();
         assert_eq!(catalog.len(), 59);
-        assert_eq!(catalog.stamps(GENTOO)[&packages[0]], [4; 16]);
+        let stamps = catalog.stamps(GENTOO);
+        assert_eq!((stamps[&packages[0]].stamp, stamps[&packages[0]].inherited.as_str()), ([4; 16], ""));
+        assert_eq!((stamps[&packages[1]].stamp, stamps[&packages[1]].inherited.as_str()), ([3; 16], "cargo rust"));
         assert_eq!(catalog.by_package(None, &packages[0]), []);
         assert_eq!(catalog.by_name(&packages[1]), rows[1]);
     }

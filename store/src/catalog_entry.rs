@@ -51,8 +51,19 @@ pub struct PackageEntries<'a> {
     pub package: &'a str,
     /// What the rows were made from, so that they need not be made again.
     pub stamp: [u8; 16],
+    /// What beside the package's own files the stamp was made of: the names of its eclasses, as the writer spells them.
+    pub inherited: &'a str,
     /// The rows; their repository and package are those given beside.
     pub entries: &'a [CatalogEntry],
+}
+
+/// What is noted of a package beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PackageStamp {
+    /// What the rows were made from.
+    pub stamp: [u8; 16],
+    /// As [`PackageEntries::inherited`].
+    pub inherited: String,
 }
 
 /// Why the catalog is not changed.

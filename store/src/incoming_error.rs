@@ -5,6 +5,7 @@ use tree::digest::{Digest, Sha512};
 
 use crate::GetError;
 use crate::disk::PathError;
+use crate::human::human;
 use crate::index::IndexError;
 
 /// Why bytes cannot come in.
@@ -17,7 +18,7 @@ pub enum IncomingError {
     #[error("{} is being written already", .0.short())]
     AlreadyIncoming(Digest),
     /// They would never fit, whatever gc removes.
-    #[error("{size} bytes are more than the {max} the store may hold")]
+    #[error("{} are more than the {} that the store may hold", human(*size), human(*max))]
     LargerThanStore {
         /// Bytes wanted.
         size: u64,
@@ -25,7 +26,7 @@ pub enum IncomingError {
         max: u64,
     },
     /// They would take what is left to others on the disk.
-    #[error("{needed} bytes do not fit: the disk has {free} bytes left and {free_min} are to stay free")]
+    #[error("{} do not fit: the disk has {} left, and {} are to stay free", human(*needed), human(*free), human(*free_min))]
     NoRoom {
         /// Bytes still to come.
         needed: u64,
@@ -77,7 +78,7 @@ pub enum AppendError {
     #[error("the disk is full: {0}")]
     NoSpace(#[source] PathError),
     /// The disk has less than is to stay free.
-    #[error("the disk has {free} bytes left and {free_min} are to stay free")]
+    #[error("the disk has {} left, and {} are to stay free", human(*free), human(*free_min))]
     BelowFreeMin {
         /// Bytes the disk has left.
         free: u64,

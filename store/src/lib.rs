@@ -56,6 +56,8 @@ mod scrub;
 
 mod events;
 
+mod human;
+
 mod catalog;
 
 mod catalog_entry;
@@ -67,7 +69,7 @@ mod link;
 pub use crate::atomic::write_atomically;
 pub use crate::blob::{Blob, digest_of_file};
 pub use crate::catalog::Catalog;
-pub use crate::catalog_entry::{CatalogEntry, CatalogError, CatalogUri, PackageEntries};
+pub use crate::catalog_entry::{CatalogEntry, CatalogError, CatalogUri, PackageEntries, PackageStamp};
 pub use crate::clock::Clock;
 pub use crate::disk::{BLOB_MODE, Disk, Listed, PathError, RealDisk};
 pub use crate::events::{EVENTS_MAX, Event, Events, NextEventError};
@@ -86,6 +88,7 @@ pub use crate::rows::{
     KEY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, Row, RowChange, RowError, RowTable, VALUE_BYTES_MAX, WRITE_BYTES_MAX,
 };
 pub use crate::scrub::{VerifyProgress, VerifyReport};
+pub use human::human;
 
 use crate::disk::At as _;
 use crate::events::Feeds;

@@ -1,7 +1,7 @@
 //! The records of the index, byte by byte: a version first, then fields of fixed order; numbers are little-endian.
 //!
 //! No derive writes these: what is on the disk changes only when somebody changes this file and raises a version. All records
-//! are at version 1 and have no ancestors yet; a later version adds an arm to `decode`, and old records are still read.
+//! but the stamps are at version 1; a later version adds an arm to `decode`, and old records are still read.
 
 use thiserror::Error;
 use tree::digest::{Digest, Sha512};
@@ -131,6 +131,32 @@ impl Counters {
             1 => fields.end_with(|fields| {
                 Ok(Self { blobs: fields.number()?, bytes: fields.number()?, pinned: fields.number()? })
             }),
+            version => Err(DecodeRecordError::Version(version)),
+        }
+    }
+}
+
+/// What the rows of a package were made from. Key: repository, package.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StampRecord {
+    pub(crate) stamp: [u8; 16],
+    /// Names of eclasses; version 1 had none.
+    pub(crate) inherited: String,
+}
+
+impl StampRecord {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::version(2);
+        out.bytes.extend_from_slice(&self.stamp);
+        out.text(&self.inherited);
+        out.bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeRecordError> {
+        let mut fields = Decoder::new(bytes);
+        match fields.byte()? {
+            1 => fields.end_with(|fields| Ok(Self { stamp: fields.array()?, inherited: String::new() })),
+            2 => fields.end_with(|fields| Ok(Self { stamp: fields.array()?, inherited: fields.text()? })),
             version => Err(DecodeRecordError::Version(version)),
         }
     }
@@ -340,6 +366,14 @@ mod tests {
         assert_eq!(blob.encode(), [1, 2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(MoveRecord::Leaving.encode(), [1, 2]);
         assert_eq!(NumberRecord(5).encode(), [1, 5, 0, 0, 0, 0, 0, 0, 0]);
+        let stamp = StampRecord { stamp: [7; 16], inherited: "go".to_owned() };
+        assert_eq!(stamp.encode(), [&[2][..], &[7; 16], &[2, 0, 0, 0], b"go"].concat());
+    }
+
+    #[test]
+    fn a_stamp_of_the_first_version_is_still_read() {
+        let old = [&[1][..], &[7; 16]].concat();
+        assert_eq!(StampRecord::decode(&old), Ok(StampRecord { stamp: [7; 16], inherited: String::new() }));
     }
 
     proptest! {
@@ -358,6 +392,11 @@ mod tests {
                 prop_assert_eq!(record.encode(), bytes.clone());
             }
             if let Ok(record) = MoveRecord::decode(&bytes) {
+                prop_assert_eq!(record.encode(), bytes.clone());
+            }
+            if let Ok(record) = StampRecord::decode(&bytes)
+                && bytes.first() == Some(&2)
+            {
                 prop_assert_eq!(record.encode(), bytes);
             }
         }

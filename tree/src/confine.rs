@@ -1,10 +1,19 @@
-//! Reading files of a repository: bounded, regular files only, and never through a link that leads out of it.
+//! Reading files of a repository: bounded, regular files only, and never through a link that leads out of the repositories.
+//!
+//! A repository is somebody else's, and so are the links in it: one could lead to `/etc/shadow`, or to a pipe. People link
+//! packages between repositories all the same (crossdev makes `cross-*/gcc` of `sys-devel/gcc`), and Portage follows. So a
+//! link is followed as long as it ends in *a repository that the user configured*: nothing is read that would not be read
+//! without it, and what is read there is a Manifest, an ebuild or an md5-cache entry, and is parsed as such. This is the
+//! one place that decides it ([`Bounds`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+/// Repositories of one machine.
+const REPOSITORIES_MAX: usize = 1000;
 
 /// Why a file was not read.
 #[derive(Debug, Error)]
@@ -24,8 +33,8 @@ pub enum ReadFileError {
         /// The path.
         path: PathBuf,
     },
-    /// It leads out of the repository.
-    #[error("{} leads out of the repository", path.display())]
+    /// It leads out of the repositories.
+    #[error("{} leads out of the repositories", path.display())]
     Outside {
         /// The path.
         path: PathBuf,
@@ -58,6 +67,43 @@ impl ReadFileError {
     }
 }
 
+/// The repositories that the links of one may lead into: itself first. All are paths without links.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds(Vec<PathBuf>);
+
+impl Bounds {
+    /// A repository by itself.
+    pub(crate) fn of(root: PathBuf) -> Self {
+        Self(vec![root])
+    }
+
+    /// With the others that are configured.
+    pub(crate) fn with(self, others: impl IntoIterator<Item = PathBuf>) -> Self {
+        let mut roots = self.0;
+        for other in others {
+            if !roots.contains(&other) && roots.len() < REPOSITORIES_MAX {
+                roots.push(other);
+            }
+        }
+        Self(roots)
+    }
+
+    /// Where a path leads, if that lies in one of them; none where nothing is there.
+    pub(crate) fn follow(&self, path: &Path) -> Result<PathBuf, ReadFileError> {
+        let real = fs::canonicalize(path).map_err(|source| ReadFileError::Io { path: path.to_owned(), source })?;
+        if self.0.iter().any(|root| real.starts_with(root)) {
+            Ok(real)
+        } else {
+            Err(ReadFileError::Outside { path: path.to_owned() })
+        }
+    }
+
+    /// The whole content of a regular file in one of them.
+    pub(crate) fn read(&self, path: &Path, limit: usize) -> Result<Vec<u8>, ReadFileError> {
+        read(&self.follow(path)?, limit)
+    }
+}
+
 /// The whole content of a regular file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadFileError> {
     let failed = |source| ReadFileError::Io { path: path.to_owned(), source };
@@ -76,11 +122,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, ReadFileError> 
 
 /// The whole content of a regular file that lies within `root`, a path without links.
 pub(crate) fn read_within(root: &Path, path: &Path, limit: usize) -> Result<Vec<u8>, ReadFileError> {
-    let real = fs::canonicalize(path).map_err(|source| ReadFileError::Io { path: path.to_owned(), source })?;
-    if !real.starts_with(root) {
-        return Err(ReadFileError::Outside { path: path.to_owned() });
-    }
-    read(&real, limit)
+    Bounds::of(root.to_owned()).read(path, limit)
 }
 
 /// A text file within `root`, or None where there is none; what is not UTF-8 is replaced, as Portage does.

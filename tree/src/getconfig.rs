@@ -126,7 +126,8 @@ struct Lexer<'a> {
     inputs: Vec<Input>,
     state: State,
     pushed_back: Option<String>,
-    sourced: usize,
+    /// Names of files that `source` commands led to, there or not.
+    sourced: &'a mut Vec<PathBuf>,
     variables: &'a mut BTreeMap<String, String>,
 }
 
@@ -156,12 +157,12 @@ impl Lexer<'_> {
         if name.is_empty() {
             return Err(ConfFault::End);
         }
-        self.sourced += 1;
-        if self.sourced > SOURCED_MAX || self.inputs.len() >= DEPTH_MAX {
+        if self.sourced.len() >= SOURCED_MAX || self.inputs.len() >= DEPTH_MAX {
             return Err(ConfFault::TooManySources);
         }
         let directory = self.inputs.last().and_then(|input| input.path.parent()).unwrap_or(Path::new(""));
         let path = directory.join(name);
+        self.sourced.push(path.clone());
         let bytes = confine::read(&path, FILE_BYTES_MAX).map_err(ConfFault::Source)?;
         self.inputs.push(Input::new(path, &bytes));
         Ok(())
@@ -238,12 +239,21 @@ impl Lexer<'_> {
 
 /// Reads a file into `variables`, which also serve for `$NAME`.
 pub(crate) fn read(path: &Path, variables: &mut BTreeMap<String, String>) -> Result<(), GetConfigError> {
+    read_noting(path, variables, &mut Vec::new())
+}
+
+/// The same; `sourced` gets what its `source` commands name, also where reading then fails.
+pub(crate) fn read_noting(
+    path: &Path,
+    variables: &mut BTreeMap<String, String>,
+    sourced: &mut Vec<PathBuf>,
+) -> Result<(), GetConfigError> {
     let bytes = confine::read(path, FILE_BYTES_MAX)?;
     let mut lexer = Lexer {
         inputs: vec![Input::new(path.to_owned(), &bytes)],
         state: State::Between,
         pushed_back: None,
-        sourced: 0,
+        sourced,
         variables,
     };
     while let Some(assigned) = assign(&mut lexer).transpose() {

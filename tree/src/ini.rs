@@ -59,6 +59,15 @@ pub(crate) struct Ini {
     defaults: Section,
     sections: Vec<(String, Section)>,
     lines: usize,
+    files: usize,
+    places: BTreeMap<(String, Option<String>), Place>,
+}
+
+/// Where something was read: which of the files, from 0, and its line, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) file: usize,
+    pub(crate) line: usize,
 }
 
 impl Ini {
@@ -74,8 +83,10 @@ impl Ini {
         let mut section: Option<String> = None;
         let mut option: Option<String> = None;
         let mut indent = 0;
+        self.files += 1;
         for (index, raw) in text.lines().enumerate() {
             let line = index + 1;
+            let place = Place { file: self.files - 1, line };
             self.lines += 1;
             if self.lines > LINES_MAX {
                 return Err(ParseIniError::TooMany);
@@ -101,6 +112,7 @@ impl Ini {
                     return Err(ParseIniError::Twice { line, name: name.to_owned() });
                 }
                 self.section(name);
+                self.places.entry((name.to_owned(), None)).or_insert(place);
                 section = Some(name.to_owned());
                 option = None;
             } else {
@@ -114,6 +126,7 @@ impl Ini {
                     return Err(ParseIniError::Twice { line, name: key });
                 }
                 *self.option(&section, &key) = vec![value.trim().to_owned()];
+                self.places.insert((section, Some(key.clone())), place);
                 option = Some(key);
             }
         }
@@ -134,6 +147,12 @@ impl Ini {
 
     fn option(&mut self, section: &str, option: &str) -> &mut Vec<String> {
         self.section(section).entry(option.to_owned()).or_default()
+    }
+
+    /// Where a section first begins, or where the option of it that counts is written, in it or in DEFAULT.
+    pub(crate) fn place(&self, section: &str, option: Option<&str>) -> Option<Place> {
+        let find = |section: &str| self.places.get(&(section.to_owned(), option.map(str::to_owned))).copied();
+        find(section).or_else(|| option.and_then(|_| find(DEFAULT)))
     }
 
     /// An option of the DEFAULT section, as written.

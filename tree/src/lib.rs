@@ -1,6 +1,7 @@
 //! What things are called: the words of Gentoo and their spelling.
 //!
-//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo`, `set` and `conf` read files.
+//! The modules stand in reading order; nothing here writes, waits or starts anything, and only `repo`, `set`, `conf` and
+//! `sources` read files.
 
 pub mod digest;
 
@@ -26,7 +27,11 @@ pub mod restrict;
 
 pub mod license;
 
+pub mod md5;
+
 pub mod mdcache;
+
+pub mod eclass;
 
 pub mod thirdparty;
 
@@ -35,6 +40,10 @@ pub mod package;
 pub mod repo;
 
 pub mod conf;
+
+pub mod shell_words;
+
+pub mod sources;
 
 pub mod binrepos;
 
@@ -52,6 +61,7 @@ pub mod elf;
 
 mod confine;
 mod cpu_table;
+mod custom_mirrors;
 mod depstring;
 mod expand;
 mod getconfig;
@@ -62,4 +72,8 @@ mod gpkg_metadata;
 mod gpkg_tar;
 mod gpkg_zstd;
 mod ini;
+mod repo_layout;
+mod repos_conf;
+mod repos_entry;
+mod repos_loading;
 mod scan;

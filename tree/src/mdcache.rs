@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::md5::Md5;
+
 /// Bytes of one entry; the largest real ones name thousands of Go modules in SRC_URI.
 pub const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// Lines of one entry; Portage writes fewer than 30.
@@ -56,8 +58,26 @@ pub struct MdEntry {
     pub description: String,
     /// HOMEPAGE as written.
     pub homepage: String,
-    /// Names of the inherited eclasses, in order.
-    pub eclasses: Vec<String>,
+    /// The inherited eclasses with the sums that they had; None where they are not written as they should be.
+    pub eclasses: Option<Vec<(String, Md5)>>,
+    /// Their names, as Portage answers, which tells no sums.
+    pub inherited: Vec<String>,
+    /// The sum of the ebuild that this was made from.
+    pub md5: Option<Md5>,
+}
+
+/// Pairs of a name and a sum, parted by tabs.
+fn eclasses(text: &str) -> Option<Vec<(String, Md5)>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    let words: Vec<&str> = text.split('\t').take(2 * ECLASSES_MAX + 1).collect();
+    let pair = |pair: &[&str]| match pair {
+        [name, sum] => Some(((*name).to_owned(), sum.parse().ok()?)),
+        _ => None,
+    };
+    words.chunks(2).map(pair).collect()
 }
 
 impl Default for MdEntry {
@@ -73,7 +93,9 @@ impl Default for MdEntry {
             iuse: empty(),
             description: empty(),
             homepage: empty(),
-            eclasses: Vec::new(),
+            eclasses: Some(Vec::new()),
+            inherited: Vec::new(),
+            md5: None,
         }
     }
 }
@@ -102,6 +124,12 @@ impl MdEntry {
         Ok(entry)
     }
 
+    /// The names of the inherited eclasses, as far as they are known.
+    pub fn names_of_eclasses(&self) -> impl Iterator<Item = &str> {
+        let summed = self.eclasses.iter().flatten().map(|(name, _)| name.as_str());
+        summed.chain(self.inherited.iter().map(String::as_str))
+    }
+
     fn set(&mut self, key: &str, value: &str) {
         let field = match key {
             "EAPI" => &mut self.eapi,
@@ -113,9 +141,17 @@ impl MdEntry {
             "IUSE" => &mut self.iuse,
             "DESCRIPTION" => &mut self.description,
             "HOMEPAGE" => &mut self.homepage,
-            // Pairs of a name and the eclass's MD5, parted by tabs.
             "_eclasses_" => {
-                self.eclasses = value.split('\t').step_by(2).take(ECLASSES_MAX).map(str::to_owned).collect();
+                self.eclasses = eclasses(value);
+                return;
+            }
+            // Not in md5-cache: Portage answers so, which makes it of `_eclasses_`.
+            "INHERITED" => {
+                self.inherited = value.split_whitespace().take(ECLASSES_MAX).map(str::to_owned).collect();
+                return;
+            }
+            "_md5_" => {
+                self.md5 = value.parse().ok();
                 return;
             }
             _ => return,
@@ -134,14 +170,34 @@ mod tests {
     fn a_real_entry() {
         let entry = MdEntry::parse(
             b"BDEPEND=dev-lang/rust\nDESCRIPTION=a = b\nEAPI=8\nIUSE=+x debug\nKEYWORDS=~amd64\nLICENSE=|| ( MIT Apache-2.0 )\n\
-              RESTRICT=mirror\nSLOT=0/1\nSRC_URI=https://example.org/?a=b -> c.tar\n_eclasses_=cargo\t01\trust\t02\n_md5_=03\n",
+              RESTRICT=mirror\nSLOT=0/1\nSRC_URI=https://example.org/?a=b -> c.tar\n_eclasses_=cargo\t00000000000000000000000000000001\trust\td41d8cd98f00b204e9800998ecf8427e\n\
+              _md5_=d41d8cd98f00b204e9800998ecf8427e\n",
         )
         .unwrap();
         assert_eq!(entry.description, "a = b");
         assert_eq!(entry.src_uri, "https://example.org/?a=b -> c.tar");
         assert_eq!((entry.eapi.as_str(), entry.slot.as_str(), entry.restrict.as_str()), ("8", "0/1", "mirror"));
         assert_eq!((entry.license.as_str(), entry.keywords.as_str()), ("|| ( MIT Apache-2.0 )", "~amd64"));
-        assert_eq!((entry.iuse.as_str(), entry.eclasses), ("+x debug", vec!["cargo".to_owned(), "rust".to_owned()]));
+        assert_eq!((entry.iuse.as_str(), entry.md5), ("+x debug", Some(Md5::of(b""))));
+        assert_eq!(entry.names_of_eclasses().collect::<Vec<_>>(), ["cargo", "rust"]);
+    }
+
+    #[test]
+    fn eclasses_that_are_not_pairs_of_a_name_and_a_sum_are_garbled() {
+        let sum = "d41d8cd98f00b204e9800998ecf8427e";
+        for (text, names) in [
+            (String::new(), Some(0)),
+            (format!("a\t{sum}"), Some(1)),
+            (format!("a\t{sum}\tb\t{sum}\t"), Some(2)),
+            (format!("a\t{sum}\tb"), None),
+            (format!("a\t/eclass\t{sum}"), None),
+            ("a\t1764236400".to_owned(), None),
+        ] {
+            let entry = MdEntry::parse(format!("SLOT=0\n_eclasses_={text}\n").as_bytes()).unwrap();
+            assert_eq!(entry.eclasses.map(|eclasses| eclasses.len()), names, "{text:?}");
+        }
+        let asked = MdEntry::parse(b"INHERITED=a b\n").unwrap();
+        assert_eq!(asked.names_of_eclasses().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the ebuilds of one package say together about its distfiles: where they are, and with whom they may be shared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cpv::Cp;
 use crate::distfile::Distfile;
+use crate::eclass::ANY;
 use crate::license::{License, LicenseGroups};
 use crate::manifest::Manifest;
 use crate::mdcache::MdEntry;
@@ -15,6 +16,8 @@ use crate::uri::{Exempt, SrcEntry, SrcUri};
 pub const PROBLEMS_MAX: usize = 64;
 /// Sources of one distfile; further ones are dropped.
 pub const SOURCES_MAX: usize = 256;
+/// Bytes of the names of a package's eclasses; with more, any eclass counts as inherited.
+pub const INHERITED_BYTES_MAX: usize = 64 << 10;
 /// Characters of one problem's text.
 const PROBLEM_CHARS_MAX: usize = 400;
 
@@ -53,8 +56,12 @@ pub struct Package {
     pub entries: Vec<PackageDistfile>,
     /// What was wrong, for people; at most [`PROBLEMS_MAX`].
     pub problems: Vec<String>,
-    /// The ebuilds, as `PF`, whose metadata is not known: they have no md5-cache entry and none was given.
+    /// The ebuilds, as `PF`, whose metadata is not known: they have no md5-cache entry that belongs to them, and none was given.
     pub without_metadata: Vec<String>,
+    /// How many of these have an entry that was made from another ebuild or eclass, or that cannot be read.
+    pub stale: usize,
+    /// The eclasses that its ebuilds inherit, each once, parted by spaces; [`ANY`] where that is not known of all.
+    pub inherited: String,
 }
 
 /// What is known of one ebuild's metadata.
@@ -64,6 +71,8 @@ pub(crate) enum Metadata {
     Known(Box<MdEntry>),
     /// Not there.
     Missing,
+    /// There, and made from another ebuild or other eclasses.
+    Stale,
     /// There, and unreadable.
     Broken(String),
 }
@@ -108,26 +117,36 @@ impl Package {
             problems.add(format!("Manifest line {}: {}", skipped.line, skipped.reason));
         }
         let mut named: BTreeMap<DistfileName, Named> = BTreeMap::new();
-        let mut without_metadata = Vec::new();
+        let (mut without_metadata, mut stale) = (Vec::new(), 0);
+        let mut inherited = BTreeSet::new();
         let mut unreadable = false;
         for (pf, metadata) in metadata {
             match metadata {
-                Metadata::Known(entry) => match SrcUri::parse(&entry.src_uri) {
-                    Ok(src_uri) => take_ebuild(&mut named, pf, &src_uri, entry, groups),
-                    Err(error) => {
-                        unreadable = true;
-                        problems.add(format!("SRC_URI of {pf}: {}", with_causes(&error)));
+                Metadata::Known(entry) => {
+                    inherited.extend(entry.names_of_eclasses());
+                    match SrcUri::parse(&entry.src_uri) {
+                        Ok(src_uri) => take_ebuild(&mut named, pf, &src_uri, entry, groups),
+                        Err(error) => {
+                            unreadable = true;
+                            problems.add(format!("SRC_URI of {pf}: {}", with_causes(&error)));
+                        }
                     }
-                },
+                }
                 Metadata::Missing => without_metadata.push(pf.clone()),
+                Metadata::Stale => {
+                    stale += 1;
+                    without_metadata.push(pf.clone());
+                }
                 Metadata::Broken(reason) => {
-                    unreadable = true;
+                    stale += 1;
+                    without_metadata.push(pf.clone());
                     problems.add(format!("md5-cache entry of {pf}: {reason}"));
                 }
             }
         }
         // An ebuild that nobody could read may name any file of the Manifest, and forbid it.
-        let all_read = !unreadable && without_metadata.is_empty();
+        let all_known = without_metadata.is_empty();
+        let all_read = !unreadable && all_known;
         let entries = manifest
             .distfiles
             .into_iter()
@@ -141,7 +160,9 @@ impl Package {
                 },
             })
             .collect();
-        Self { cp, entries, problems: problems.0, without_metadata }
+        let names = inherited.into_iter().collect::<Vec<_>>().join(" ");
+        let inherited = if all_known && names.len() <= INHERITED_BYTES_MAX { names } else { ANY.to_owned() };
+        Self { cp, entries, problems: problems.0, without_metadata, stale, inherited }
     }
 }
 

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::atom::Atom;
-use crate::confine::{read_within, text_within};
+use crate::confine::{Bounds, text_within};
 use crate::cpv::{Cp, Cpv};
+use crate::eclass::Eclasses;
 use crate::license::LicenseGroups;
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::md5::Md5;
 use crate::mdcache::{ENTRY_BYTES_MAX, MdEntry};
 use crate::name::{DistfileName, ParseNameError, RepoName};
 use crate::package::{Metadata, with_causes};
+use crate::repo_layout::{Cache, RepoLayout, own_name};
 use crate::scan;
 use crate::thirdparty::ThirdPartyMirrors;
 use crate::uri::SrcUri;
@@ -26,8 +29,10 @@ pub use crate::scan::{ScanRepoError, Stamp};
 
 /// Bytes of one file below `profiles` or of layout.conf.
 const PROFILE_FILE_BYTES_MAX: usize = 4 << 20;
-/// Masters that a repository may name.
-const MASTERS_MAX: usize = 64;
+/// Bytes of one ebuild; real ones stay below a MiB.
+const EBUILD_BYTES_MAX: usize = 16 << 20;
+/// The EAPIs that every Portage of today supports; of others it is asked itself.
+const EAPIS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 /// Ebuilds of one package.
 const EBUILDS_MAX: usize = 10_000;
 
@@ -57,6 +62,15 @@ pub enum OpenRepoError {
         /// Which file, and why not.
         #[source]
         source: ReadFileError,
+    },
+    /// The eclasses that its ebuilds inherit cannot be listed.
+    #[error("cannot open the repository {}", path.display())]
+    Eclasses {
+        /// The path given.
+        path: PathBuf,
+        /// Which directory, and why not.
+        #[source]
+        source: ScanRepoError,
     },
     /// It has no name that an atom could hold, nor does its directory.
     #[error("the repository {} has no usable name in profiles/repo_name", path.display())]
@@ -109,9 +123,11 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct EbuildRepo {
     root: PathBuf,
+    bounds: Bounds,
     name: RepoName,
     masters: Option<Vec<RepoName>>,
-    has_md5_cache: bool,
+    cache: Cache,
+    eclasses: Option<Eclasses>,
     thirdparty: ThirdPartyMirrors,
     license_groups: LicenseGroups,
 }
@@ -122,6 +138,14 @@ impl EbuildRepo {
     /// # Errors
     /// When the directory is not there, has no usable name, or one of these files is there and cannot be read.
     pub fn open(path: &Path) -> Result<Self, OpenRepoError> {
+        Self::open_as(path, None)
+    }
+
+    /// As [`EbuildRepo::open`], under the name that the configuration gives it.
+    ///
+    /// # Errors
+    /// As [`EbuildRepo::open`].
+    pub fn open_as(path: &Path, name: Option<&RepoName>) -> Result<Self, OpenRepoError> {
         let root =
             fs::canonicalize(path).map_err(|source| OpenRepoError::Directory { path: path.to_owned(), source })?;
         if !root.is_dir() {
@@ -131,13 +155,27 @@ impl EbuildRepo {
             text_within(&root, &root.join(file), PROFILE_FILE_BYTES_MAX)
                 .map_err(|source| OpenRepoError::File { path: path.to_owned(), source })
         };
-        let name = repo_name(text("profiles/repo_name")?.as_deref(), &root)
-            .map_err(|source| OpenRepoError::Name { path: path.to_owned(), source })?;
-        let masters = text("metadata/layout.conf")?.as_deref().and_then(parse_masters);
+        let layout = RepoLayout::parse(&text("metadata/layout.conf")?.unwrap_or_default());
+        let named = text("profiles/repo_name")?;
+        let name = match name {
+            Some(name) => Ok(name.clone()),
+            None => layout.name.clone().unwrap_or_else(|| own_name(named.as_deref(), &root)).parse(),
+        };
+        let name = name.map_err(|source| OpenRepoError::Name { path: path.to_owned(), source })?;
         let thirdparty = ThirdPartyMirrors::parse(&text("profiles/thirdpartymirrors")?.unwrap_or_default());
         let license_groups = LicenseGroups::parse(&text("profiles/license_groups")?.unwrap_or_default());
-        let has_md5_cache = root.join("metadata/md5-cache").is_dir();
-        Ok(Self { root, name, masters, has_md5_cache, thirdparty, license_groups })
+        let cache = layout.cache(|directory| root.join(directory).is_dir());
+        let masters = layout.master_names();
+        Ok(Self {
+            bounds: Bounds::of(root.clone()),
+            root,
+            name,
+            masters,
+            cache,
+            eclasses: None,
+            thirdparty,
+            license_groups,
+        })
     }
 
     /// The repository's name.
@@ -164,10 +202,22 @@ impl EbuildRepo {
         self.masters.is_some()
     }
 
-    /// Whether it brings metadata for its ebuilds.
+    /// Whether it brings metadata for its ebuilds that Portage takes and that is read here.
     #[must_use]
     pub fn has_md5_cache(&self) -> bool {
-        self.has_md5_cache
+        self.cache == Cache::Md5
+    }
+
+    /// Says which eclasses its ebuilds inherit: md5-cache entries are compared with them from now on. Until then they are
+    /// compared with their ebuilds alone.
+    pub fn set_eclasses(&mut self, eclasses: Eclasses) {
+        self.eclasses = Some(eclasses);
+    }
+
+    /// A sum that is another when one of these eclasses is; `names` are parted by spaces.
+    #[must_use]
+    pub fn eclass_stamp(&self, names: &str) -> [u8; 16] {
+        self.eclasses.as_ref().map(|eclasses| eclasses.stamp(names)).unwrap_or_default()
     }
 
     /// Its table of third-party mirrors, and those inherited so far.
@@ -182,6 +232,12 @@ impl EbuildRepo {
         &self.license_groups
     }
 
+    /// The other repositories that are configured: packages that are links into them are packages of this one.
+    #[must_use]
+    pub fn beside(self, others: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { bounds: self.bounds.with(others), ..self }
+    }
+
     /// Takes over the third-party mirrors and licence groups of a master. To be called before packages are read, for an
     /// overlay's `@EULA` is mostly its master's.
     pub fn inherit(&mut self, master: &Self) {
@@ -190,12 +246,12 @@ impl EbuildRepo {
     }
 
     /// Every package that has a Manifest, in order, and a stamp that changes when it does. Reads directories and stats files,
-    /// nothing else; links to directories are not followed.
+    /// nothing else; links to directories are followed within the repositories.
     ///
     /// # Errors
     /// When a directory cannot be read.
     pub fn scan(&self) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
-        scan::scan(&self.root, self.has_md5_cache, false)
+        scan::scan(&self.root, &self.bounds, self.has_md5_cache(), false)
     }
 
     /// As [`EbuildRepo::scan`], with the packages that have ebuilds and no Manifest, as they need none without distfiles.
@@ -203,7 +259,7 @@ impl EbuildRepo {
     /// # Errors
     /// When a directory cannot be read.
     pub fn scan_all(&self) -> Result<Vec<(Cp, Stamp)>, ScanRepoError> {
-        scan::scan(&self.root, self.has_md5_cache, true)
+        scan::scan(&self.root, &self.bounds, self.has_md5_cache(), true)
     }
 
     /// The ebuilds of a package as `PF`, oldest version first. A package directory without any ebuild, as in a copy of the
@@ -221,7 +277,7 @@ impl EbuildRepo {
             return Some(entry.description);
         }
         let path = self.directory(&cpv.cp).join(format!("{}.ebuild", cpv.pf()));
-        let bytes = read_within(&self.root, &path, ENTRY_BYTES_MAX).ok()?;
+        let bytes = self.bounds.read(&path, ENTRY_BYTES_MAX).ok()?;
         let text = String::from_utf8_lossy(&bytes);
         let said = text.lines().find_map(|line| line.trim_start().strip_prefix("DESCRIPTION="))?;
         let quote = said.chars().next().filter(|quote| ['"', '\''].contains(quote))?;
@@ -236,7 +292,7 @@ impl EbuildRepo {
     pub fn versions(&self, cp: &Cp) -> Result<Vec<(Version, Option<String>)>, ReadPackageError> {
         let slot = |cpv: &Cpv| match self.metadata(cpv) {
             Metadata::Known(entry) => Some(entry.slot),
-            Metadata::Missing | Metadata::Broken(_) => None,
+            Metadata::Missing | Metadata::Stale | Metadata::Broken(_) => None,
         };
         Ok(self.cpvs(cp)?.into_iter().map(|cpv| (cpv.version.clone(), slot(&cpv))).collect())
     }
@@ -253,7 +309,7 @@ impl EbuildRepo {
         for cpv in self.cpvs(&atom.cp)? {
             let entry = match self.metadata(&cpv) {
                 Metadata::Known(entry) => Some(entry),
-                Metadata::Missing | Metadata::Broken(_) => None,
+                Metadata::Missing | Metadata::Stale | Metadata::Broken(_) => None,
             };
             if !atom.matches(&cpv, entry.as_ref().map(|entry| entry.slot.as_str())) {
                 continue;
@@ -271,27 +327,31 @@ impl EbuildRepo {
     /// A package with its distfiles.
     ///
     /// # Errors
-    /// When its Manifest is not there, cannot be read, or leads out of the repository.
+    /// When its Manifest is not there, cannot be read, or leads out of the repositories.
     pub fn package(&self, cp: &Cp) -> Result<Package, ReadPackageError> {
         self.package_with(cp, &BTreeMap::new())
     }
 
-    /// A package with its distfiles, where the metadata of ebuilds without md5-cache entry comes from elsewhere, by `PF`.
+    /// A package with its distfiles, where the metadata of ebuilds without an md5-cache entry that belongs to them comes from
+    /// elsewhere, by `PF`.
     ///
     /// # Errors
-    /// When its Manifest is not there, cannot be read, or leads out of the repository.
+    /// When its Manifest is not there, cannot be read, or leads out of the repositories.
     pub fn package_with(&self, cp: &Cp, given: &BTreeMap<String, MdEntry>) -> Result<Package, ReadPackageError> {
         let path = self.directory(cp).join("Manifest");
-        let bytes = read_within(&self.root, &path, MANIFEST_BYTES_MAX)
+        let bytes = self
+            .bounds
+            .read(&path, MANIFEST_BYTES_MAX)
             .map_err(|source| ReadPackageError::Manifest { cp: cp.clone(), source })?;
         let metadata: Vec<(String, Metadata)> = self
             .cpvs(cp)?
             .iter()
             .map(|cpv| {
                 let pf = cpv.pf();
-                match (self.metadata(cpv), given.get(&pf)) {
-                    (Metadata::Missing, Some(entry)) => (pf, Metadata::Known(Box::new(entry.clone()))),
-                    (metadata, _) => (pf, metadata),
+                // What was given is an answer to this very reading: no file is read twice.
+                match given.get(&pf) {
+                    Some(entry) => (pf, Metadata::Known(Box::new(entry.clone()))),
+                    None => (pf, self.metadata(cpv)),
                 }
             })
             .collect();
@@ -307,24 +367,50 @@ impl EbuildRepo {
     }
 
     fn metadata(&self, cpv: &Cpv) -> Metadata {
+        if !self.has_md5_cache() {
+            return Metadata::Missing;
+        }
         let path = self.cache_directory(&cpv.cp).join(cpv.pf());
-        match read_within(&self.root, &path, ENTRY_BYTES_MAX) {
-            Ok(bytes) => MdEntry::parse(&bytes)
-                .map_or_else(|error| Metadata::Broken(error.to_string()), |entry| Metadata::Known(Box::new(entry))),
+        match self.bounds.read(&path, ENTRY_BYTES_MAX) {
+            // What is not UTF-8 is replaced, as Portage does.
+            Ok(bytes) => match MdEntry::parse(String::from_utf8_lossy(&bytes).as_bytes()) {
+                Ok(entry) if self.belongs(&entry, cpv) => Metadata::Known(Box::new(entry)),
+                Ok(_) => Metadata::Stale,
+                Err(error) => Metadata::Broken(error.to_string()),
+            },
             Err(error) if error.is_missing() => Metadata::Missing,
             Err(error) => Metadata::Broken(with_causes(&error)),
         }
     }
 
+    /// Whether an entry was made from the ebuild and the eclasses as they are, as Portage compares them. An entry without
+    /// an ebuild, as in a copy of the metadata only, has nothing to be compared with.
+    fn belongs(&self, entry: &MdEntry, cpv: &Cpv) -> bool {
+        let path = self.directory(&cpv.cp).join(format!("{}.ebuild", cpv.pf()));
+        let ebuild = match self.bounds.read(&path, EBUILD_BYTES_MAX) {
+            Ok(bytes) => Md5::of(&bytes),
+            Err(error) if error.is_missing() => return true,
+            Err(_) => return false,
+        };
+        let Some(inherited) = &entry.eclasses else { return false };
+        let same = |eclasses: &Eclasses| inherited.iter().all(|(name, sum)| eclasses.md5(name) == Some(*sum));
+        // Portage disregards what an EAPI says that it may not know.
+        EAPIS.contains(&entry.eapi.trim()) && entry.md5 == Some(ebuild) && self.eclasses.as_ref().is_none_or(same)
+    }
+
     fn cpvs(&self, cp: &Cp) -> Result<Vec<Cpv>, ReadPackageError> {
         let cpv_of = |pf: &str| Cpv::from_pf(&cp.category, pf).ok().filter(|cpv| cpv.cp == *cp);
-        let entries =
-            |path: &Path| scan::entries(path).map_err(|source| ReadPackageError::Ebuilds { cp: cp.clone(), source });
+        let entries = |path: &Path| match self.bounds.follow(path) {
+            Err(ReadFileError::Outside { .. }) => Ok(Vec::new()),
+            Ok(_) | Err(_) => {
+                scan::entries(path).map_err(|source| ReadPackageError::Ebuilds { cp: cp.clone(), source })
+            }
+        };
         let mut cpvs: Vec<Cpv> = entries(&self.directory(cp))?
             .iter()
             .filter_map(|(name, _)| cpv_of(name.strip_suffix(".ebuild")?))
             .collect();
-        if cpvs.is_empty() && self.has_md5_cache {
+        if cpvs.is_empty() && self.has_md5_cache() {
             cpvs = entries(&self.cache_directory(cp))?.iter().filter_map(|(pf, _)| cpv_of(pf)).collect();
         }
         cpvs.sort_unstable_by(|left, right| {
@@ -333,32 +419,4 @@ impl EbuildRepo {
         cpvs.truncate(EBUILDS_MAX);
         Ok(cpvs)
     }
-}
-
-/// The name in repo_name, made valid as Portage makes it; a repository without one is called after its directory.
-pub(crate) fn repo_name(text: Option<&str>, root: &Path) -> Result<RepoName, ParseNameError> {
-    let directory = root.file_name().unwrap_or_default().to_string_lossy();
-    let fallback = format!("x-{directory}");
-    let first = text.and_then(|text| text.lines().next()).map(str::trim).filter(|line| !line.is_empty());
-    let cleaned = |text: &str| {
-        let spaced: String =
-            text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { ' ' }).collect();
-        let words: Vec<&str> = spaced.split_whitespace().collect();
-        words.join("-").trim_start_matches('-').to_owned()
-    };
-    match first.map(cleaned).filter(|name| !name.is_empty()) {
-        Some(name) => name.parse(),
-        None => cleaned(&fallback).parse(),
-    }
-}
-
-/// The masters of a layout.conf; None where it says nothing about them.
-fn parse_masters(text: &str) -> Option<Vec<RepoName>> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .filter(|(key, _)| key.trim() == "masters")
-        .map(|(_, names)| names.split_whitespace().take(MASTERS_MAX).filter_map(|name| name.parse().ok()).collect())
-        .next_back()
 }

@@ -40,11 +40,27 @@ impl ThirdPartyMirrors {
         }
     }
 
-    /// Adds the table of another repository; its hosts come after the ones already known.
+    /// Adds the table of another repository; its hosts come after the ones already known. `-HOST` takes one of those away,
+    /// `-*` all of them.
     pub fn merge(&mut self, other: &Self) {
         for (name, hosts) in &other.hosts {
-            hosts.iter().for_each(|host| self.add(name, host));
+            for host in hosts {
+                match (host.strip_prefix('-'), self.hosts.get_mut(name)) {
+                    (None, _) => self.add(name, host),
+                    (Some("*"), Some(known)) => known.clear(),
+                    (Some(gone), Some(known)) => known.retain(|known| known != gone),
+                    (Some(_), None) => {}
+                }
+            }
         }
+    }
+
+    /// The same table without some hosts.
+    #[must_use]
+    pub fn without(&self, left_out: impl Fn(&str) -> bool) -> Self {
+        let mut table = self.clone();
+        table.hosts.values_mut().for_each(|hosts| hosts.retain(|host| !left_out(host)));
+        table
     }
 
     /// The URLs of `mirror://NAME/PATH`, in the order of the table; none for unknown names and for other URIs.
@@ -99,6 +115,14 @@ mod tests {
         ));
         assert_eq!(table.hosts("npm"), ["https://own.example", "https://master.example"]);
         assert_eq!(table.expand("mirror://gnu/a/b"), ["https://gnu.example/a/b"]);
+    }
+
+    #[test]
+    fn a_later_table_takes_hosts_of_the_earlier_away() {
+        let mut table = ThirdPartyMirrors::parse("a https://1.example https://2.example\nb https://3.example");
+        table.merge(&ThirdPartyMirrors::parse("a -https://1.example https://4.example\nb -* https://5.example\nc -*"));
+        assert_eq!(table.hosts("a"), ["https://2.example", "https://4.example"]);
+        assert_eq!((table.hosts("b"), table.hosts("c").len()), (&["https://5.example".to_owned()][..], 0));
     }
 
     #[test]

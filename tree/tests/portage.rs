@@ -1,73 +1,23 @@
 //! The same questions to this crate and to Portage itself.
-//!
-//! `PEERAGE_PYTHON` names a Python that has Portage; without it nothing is compared, which only CI takes as a failure.
 
+mod asked;
 mod sample;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use asked::{compare, put};
 use tree::atom::Atom;
-use tree::conf::{MakeConf, ReposConf};
+use tree::conf::MakeConf;
 use tree::cpv::Cpv;
 use tree::manifest::Manifest;
 use tree::mdcache::MdEntry;
 use tree::repo::EbuildRepo;
 use tree::restrict::Restrict;
-use tree::set::{Items, SetFile};
+use tree::sources::Sources;
 use tree::uri::SrcUri;
 use tree::version::Version;
-
-/// Portage's answers, one for each question; None where there is no Portage to ask.
-#[expect(clippy::disallowed_methods, reason = "tests may read the environment and start processes")]
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
-fn ask(questions: &[String]) -> Option<Vec<String>> {
-    let Some(python) = std::env::var_os("PEERAGE_PYTHON").filter(|python| !python.is_empty()) else {
-        assert!(std::env::var_os("CI").is_none(), "PEERAGE_PYTHON names no Python with Portage, and this is CI");
-        println!("skipped: PEERAGE_PYTHON does not name a Python that has Portage");
-        return None;
-    };
-    let mut child = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage_answers.py"))
-        .env("PYTHONIOENCODING", "utf-8")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the Python of PEERAGE_PYTHON starts");
-    let mut input = child.stdin.take().expect("standard input is a pipe");
-    let text: String = questions.iter().map(|question| format!("{question}\n")).collect();
-    let writer = std::thread::Builder::new().spawn(move || input.write_all(text.as_bytes())).expect("a thread starts");
-    let output = child.wait_with_output().expect("Python ends");
-    writer.join().expect("the writer ends").expect("Python reads all questions");
-    let answers: Vec<String> =
-        String::from_utf8(output.stdout).expect("answers in UTF-8").lines().map(str::to_owned).collect();
-    assert_eq!(answers.len(), questions.len(), "Portage answers every question");
-    Some(answers)
-}
-
-/// Compares our answers with Portage's, and shows the first few that differ.
-#[expect(clippy::print_stdout, reason = "how much was compared")]
-fn compare(cases: &[(String, String)]) {
-    let questions: Vec<String> = cases.iter().map(|(question, _)| question.clone()).collect();
-    let Some(answers) = ask(&questions) else { return };
-    let mut differing = String::new();
-    let mut count = 0;
-    for ((question, ours), theirs) in cases.iter().zip(&answers) {
-        if ours != theirs {
-            count += 1;
-            if count <= 10 {
-                writeln!(differing, "{question}\n  ours:    {ours}\n  Portage: {theirs}").expect("a string grows");
-            }
-        }
-    }
-    println!("{} questions, {count} answers differ", cases.len());
-    assert!(count == 0, "{count} of {} answers differ\n{differing}", cases.len());
-}
 
 fn lines(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
@@ -146,127 +96,6 @@ fn atoms_match_as_portage_matches_them() {
     compare(&cases);
 }
 
-/// Files of sets with all that people write into them.
-const SET_FILES: &[(&str, &[u8])] = &[
-    ("plain", b"app-misc/a\napp-misc/b\n"),
-    ("no end of line", b"app-misc/a"),
-    ("empty", b""),
-    ("comments", b"# app-misc/x\n  # y\napp-misc/a # why\napp-misc/b#no\n#\n"),
-    ("blank lines", b"\n\t\n   \napp-misc/a\n\x0c\n"),
-    ("twice", b"app-misc/a\napp-misc/a\n=x\n=x\n"),
-    ("more words", b"app-misc/a app-misc/b\n"),
-    ("slots", b"dev-lang/py:3.11\ndev-lang/py:3.12/3.12\nx/y:0=\nx/z:=\nx/w:*\nx/v:0*\n"),
-    ("bad slots", b"x/y:\nx/y:-1\nx/y:a/b/c\nx/y::\nx/y:0/=\nx/y:.a\nx/y:==\n"),
-    ("repositories", b"x/y::gentoo\nx/y:0::gentoo\nx/y::gentoo[a]\nx/y::a:0\nx/y::-a\nx/y::a+b\n=x/y-1::gentoo\n"),
-    ("operators", b"=x/y-1\n>=x/y-1\n<x/y-1\n<=x/y-1\n>x/y-1\n~x/y-1\n=x/y-1*\n=x/y-1.2_rc3-r4\n"),
-    ("bad operators", b"x/y-1\n=x/y\n>x/y-1*\n==x/y-1\n=>x/y-1\n~x/y\n=x/y-\n=x/y-1-r\n>=x/y-*\n"),
-    ("use", b"x/y[a]\nx/y[a,-b]\nx/y[a(+)]\nx/y[-a(-)]\nx/y:0[a]\n<x/y-2.0[php_targets_php5-5]\nx/y[a?]\nx/y[!a=]\n"),
-    ("bad use", b"x/y[]\nx/y[a\nx/y[a,]\nx/y[,a]\nx/y[a b]\nx/y[--a]\nx/y[a]b\nx/y[a][b]\nx/y[!a]\n"),
-    ("blockers", b"!x/y\n!!x/y\n!<x/y-1\n"),
-    ("minus", b"app-misc/a\n-app-misc/b\n-*\n-@world\n*x/y\n"),
-    ("wildcards", b"kde-plasma/*\n*/kwin\n*/*\nx/y*\n=*/y-1\n*\n*/*::gentoo\n"),
-    ("conflict", b"app-misc/a\n<<<<<<< HEAD\napp-misc/b\n=======\napp-misc/c\n>>>>>>> mine\n"),
-    ("no category", b"vim\n=vim-1\napp-misc/a\n/vim\nvim/\na/b/c\n"),
-    ("latin 1", b"# gr\xfc\xdfe\napp-misc/a\n"),
-    ("latin 1 in an atom", b"app-misc/\xfc\napp-misc/a\n"),
-    ("latin 1 behind an atom", b"app-misc/a \xfc\napp-misc/b # \xff\xfe\n"),
-    ("crlf", b"app-misc/a\r\napp-misc/b\r\n"),
-    ("mac", b"app-misc/a\rapp-misc/b\r=x\r"),
-    ("bom", b"\xef\xbb\xbfapp-misc/a\napp-misc/b\n"),
-    ("bom before a comment", b"\xef\xbb\xbf# mine\napp-misc/b\n"),
-    ("utf-16", b"\xff\xfea\0/\0b\0\n\0"),
-    ("nul", b"app-misc/a\0\napp-misc/b\n"),
-    ("sets", b"@world\n@system\n@mine\n@\n@a b\n@ a\n@no such\napp-misc/a\n"),
-    ("odd names of sets", b"@a+b.c~\n@sub/one\n@../x\n@@x\n"),
-    ("other spaces", "app-misc/a\u{a0}x\n\u{2003}app-misc/b\n\u{85}app-misc/c\n\u{200b}app-misc/d\n".as_bytes()),
-    ("line separators", "app-misc/a\u{2028}app-misc/b\napp-misc/c\u{b}app-misc/d\n\u{1c}x/y\u{1f}z\n".as_bytes()),
-    ("use flags of package.use", b"app-misc/a foo -bar\napp-misc/b:0 *\n"),
-    ("quotes", b"\"app-misc/a\"\n'app-misc/b'\napp-misc/c;\napp-misc/d,\n"),
-    ("names", b"dev-c++/g\nx/y+\nx/y_z\nx/-y\nx/+y\n-x/y\n.x/y\nx.y/z\n_x/y\nx/y-z\nx/y-1a\nx/y-1-z\n"),
-    ("capitals", b"App-Misc/A\nX/Y:Z\n"),
-    ("long", &[b'a'; 5000]),
-    ("variables", b"${CATEGORY}/a\n$x\n"),
-    ("build id", b"=x/y-1-2\n=x/y-1-r1-3\n"),
-    ("paths", b"/etc/portage\n./x\n~/x\nx/../y\n"),
-    ("ini", b"[mine]\nclass = x\n"),
-    ("colon", b"x/y:0:1\nx/y:0::\nx/y ::gentoo\n"),
-];
-
-#[test]
-fn lines_of_sets_are_read_as_portage_reads_them() {
-    let directory = tempfile::TempDir::new().expect("a temporary directory");
-    let mut cases = Vec::new();
-    for (number, (name, content)) in SET_FILES.iter().enumerate() {
-        for (kind, path, items) in [
-            ("world", "var/lib/portage/world", Items::Atoms),
-            ("world_sets", "var/lib/portage/world_sets", Items::Sets),
-            ("mine", "mine", Items::Both),
-        ] {
-            let root = directory.path().join(number.to_string());
-            put_bytes(&root, path, content);
-            let file = SetFile::read(&root.join(path), items).unwrap_or_else(|error| panic!("{name}: {error}"));
-            let sorted = |mut words: Vec<String>| {
-                words.sort();
-                words.join(" ")
-            };
-            let atoms = sorted(file.atoms.iter().map(|item| item.text.clone()).collect());
-            let sets = sorted(file.sets.iter().map(|item| item.text.clone()).collect());
-            let lines: Vec<String> = file.left_out.iter().map(|line| line.line.to_string()).collect();
-            cases.push((format!("set\t{kind}\t{}", root.display()), format!("{atoms} | {sets} | {}", lines.join(" "))));
-        }
-    }
-    assert!(cases.len() > 100, "the table has its cases");
-    compare(&cases);
-}
-
-#[test]
-fn use_dependencies_match_built_packages_as_portage_matches_them() {
-    let mut cases = Vec::new();
-    let deps = [
-        "a",
-        "-a",
-        "a,b",
-        "a,-b",
-        "-a,-b",
-        "a(+)",
-        "a(-)",
-        "-a(+)",
-        "-a(-)",
-        "a?",
-        "!a?",
-        "a=",
-        "!a=",
-        "a(+)?",
-        "c",
-        "c(+)",
-        "c(-)",
-        "-c",
-        "-c(+)",
-        "-c(-)",
-        "c?",
-        "c(+)?",
-        "c(-)=",
-        "a,c(-)",
-        "a,c(+)",
-        "a,-c(-)",
-        "a(-),b(-),c(+)",
-    ];
-    for dep in deps {
-        let text = format!("a/b[{dep}]");
-        let atom: Atom = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-        for (iuse, on) in
-            [("a b", ""), ("a b", "a"), ("+a -b", "b"), ("a b", "a b"), ("", ""), ("a", "a"), ("b", "b"), ("a c", "c")]
-        {
-            let matches = atom.use_matches(
-                |flag| iuse.split(' ').any(|word| word.trim_start_matches(['+', '-']) == flag),
-                |flag| on.split(' ').any(|word| word == flag),
-            );
-            cases.push((format!("use\t{text}\t{iuse}\t{on}"), if matches { "yes" } else { "no" }.to_owned()));
-        }
-    }
-    compare(&cases);
-}
-
 /// A SRC_URI as Portage's map prints: each name once, with its URIs each once.
 fn src_uri_map(text: &str) -> String {
     let Ok(src_uri) = SrcUri::parse(text) else { return "ERROR".to_owned() };
@@ -327,15 +156,39 @@ fn a_real_overlay_is_read_as_portage_reads_it() {
     compare(&cases);
 }
 
-fn put(root: &Path, path: &str, text: &str) {
-    put_bytes(root, path, text.as_bytes());
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test makes its configuration")]
-fn put_bytes(root: &Path, path: &str, content: &[u8]) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().expect("a parent")).expect("directories are made");
-    fs::write(path, content).expect("a file is written");
+#[test]
+fn words_are_split_as_portage_splits_them() {
+    let texts = [
+        "",
+        " ",
+        "a b",
+        "a\tb\nc",
+        "'a b' c",
+        "\"a b\" c",
+        "a\\ b",
+        "\"a\\\"b\" c",
+        "\"a\\b\"",
+        "'a\\b'",
+        "a'b'c\"d\"",
+        "''",
+        "\"\" x",
+        "a 'b",
+        "a \"b",
+        "a\\",
+        "\"a\\",
+        "# a",
+        "a #b",
+        "é ü",
+        "a\u{a0}b",
+        "a=b;c|d&e",
+        "$(x) `y` *",
+    ];
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let ours = |text: &str| match tree::shell_words::split(text) {
+        Ok(words) => Some(words.join("\t")).filter(|words| !words.is_empty()).unwrap_or("-".to_owned()),
+        Err(_) => "ERROR".to_owned(),
+    };
+    compare(&texts.map(|text| (format!("words\t{}", hex(text)), ours(text))));
 }
 
 #[test]
@@ -364,90 +217,102 @@ fn make_conf_is_read_as_portage_reads_it() {
     compare(&cases);
 }
 
-/// Repositories and repos.conf files: what each case adds to the four repositories below.
-const REPOS_CONFS: [(&str, &[(&str, &str)]); 11] = [
-    ("one-file", &[("repos.conf", "[DEFAULT]\nmain-repo = gentoo\n[gentoo]\nlocation = @/gentoo\n")]),
-    ("no-main", &[("repos.conf", "[gentoo]\nlocation = @/gentoo\n[alpha]\nlocation = @/alpha\n")]),
-    (
-        "directory",
-        &[
-            ("repos.conf/gentoo.conf", "[DEFAULT]\nmain-repo = gentoo\n[gentoo]\nlocation = @/gentoo\n"),
-            ("repos.conf/beta.conf", "[beta]\nlocation: @/beta\npriority = 5\n"),
-            ("repos.conf/alpha.conf", "[alpha]\nlocation = @/alpha\npriority = -2000\n"),
-            ("repos.conf/.hidden.conf", "[unnamed]\nlocation = @/unnamed\n"),
-            ("repos.conf/backup.conf~", "[unnamed]\nlocation = @/unnamed\n"),
-            ("repos.conf/sub/zeta.conf", "[beta]\npriority = 7\n"),
-        ],
-    ),
-    (
-        "missing-directory",
-        &[("repos.conf", "[gentoo]\nlocation = @/gentoo\n[gone]\nlocation = @/gone\n[empty]\nsync-type = git\n")],
-    ),
-    ("other-name", &[("repos.conf", "[gentoo]\nlocation = @/alpha\n[beta]\nlocation = @/beta\n")]),
-    ("alias", &[("repos.conf", "[old]\nlocation = @/alpha\naliases = old older\n[beta]\nlocation = @/beta\n")]),
-    (
-        "no-repo-name",
-        &[("repos.conf", "[DEFAULT]\nmain-repo = unnamed\n[unnamed]\nlocation = @/unnamed\n[beta]\nlocation=@/beta\n")],
-    ),
-    (
-        "reference",
-        &[(
-            "repos.conf",
-            "[DEFAULT]\nbase = @\n[alpha]\nlocation = %(base)s/alpha\npriority = 1x\n[beta]\nlocation = %(BASE)s/beta\n",
-        )],
-    ),
-    ("broken", &[("repos.conf", "[gentoo]\nlocation = @/gentoo\n[gentoo]\nlocation = @/gentoo\n")]),
-    (
-        "unknown-main",
-        &[("repos.conf", "[DEFAULT]\nmain-repo = none\n[alpha]\nlocation = @/alpha\n[beta]\nlocation = @/beta\n")],
-    ),
-    (
-        "base",
-        &[
-            (
-                "../../usr/share/portage/config/repos.conf",
-                "[DEFAULT]\nmain-repo = gentoo\n[gentoo]\nlocation = @/gone\n",
-            ),
-            (
-                "repos.conf",
-                "[gentoo]\nlocation = @/gentoo\n# x\n[beta]\n; y\nlocation = @/beta\npriority = 0\n[alpha]\nlocation = @/alpha\n",
-            ),
-        ],
-    ),
+/// Links in the repositories `main` and `cross`: where each lies, and what it says; `@` is the directory of both.
+const LINKED_PACKAGES: &[(&str, &str)] = &[
+    ("cross/cross-a/gcc", "@/main/sys-devel/gcc"),
+    ("cross/cross-a/binutils", "../../main/sys-devel/binutils"),
+    ("cross/cross-b", "../main/sys-devel"),
+    ("cross/cross-c", "cross-a"),
+    ("cross/cross-d/gcc", "../../cross/cross-b/gcc"),
+    ("cross/cross-e/gcc", "@/way/main/sys-devel/gcc"),
+    ("cross/app-a/file/file-1.ebuild", "@/main/app-a/file/file-1.ebuild"),
+    ("cross/app-a/file/file-2.ebuild", "file-1.ebuild"),
+    ("main/app-b", "app-a"),
+    ("main/app-a/round", "../app-a/round"),
+    ("main/app-a/nothing", "../../nothing"),
+    ("way", "."),
 ];
 
 #[test]
-fn repos_conf_is_read_as_portage_reads_it() {
+fn packages_that_are_links_within_and_between_repositories_are_packages() {
     let directory = tempfile::TempDir::new().expect("a temporary directory");
     let base = directory.path().canonicalize().expect("a path without links");
-    for name in ["gentoo", "alpha", "beta"] {
+    let categories = "app-a\napp-b\nsys-devel\ncross-a\ncross-b\ncross-c\ncross-d\ncross-e\n";
+    let mut repos_conf = "[DEFAULT]\nmain-repo = main\n".to_owned();
+    for name in ["main", "cross"] {
         put(&base, &format!("{name}/profiles/repo_name"), name);
-        put(&base, &format!("{name}/metadata/layout.conf"), "masters =\n");
+        put(&base, &format!("{name}/profiles/categories"), categories);
+        put(&base, &format!("{name}/metadata/layout.conf"), "masters =\nthin-manifests = true\n");
+        writeln!(repos_conf, "[{name}]\nlocation = {}/{name}", base.display()).expect("a string grows");
     }
-    put(&base, "unnamed/metadata/layout.conf", "masters =\n");
-    let mut cases = Vec::new();
-    let mut loaded = BTreeMap::new();
-    for (case, files) in REPOS_CONFS {
-        let root = base.join("cases").join(case);
-        put(&root, "etc/portage/x", "");
-        for (path, text) in files {
-            put(&root.join("etc/portage"), path, &text.replace('@', &base.display().to_string()));
+    for file in ["sys-devel/gcc/gcc-1", "sys-devel/gcc/gcc-2", "sys-devel/binutils/binutils-1", "app-a/file/file-1"] {
+        put(&base, &format!("main/{file}.ebuild"), "EAPI=8\nSLOT=0\n");
+    }
+    put(&base, "out/gcc/gcc-1.ebuild", "EAPI=8\nSLOT=0\n");
+    put(&base, "root/etc/portage/repos.conf", &repos_conf);
+    for (at, to) in LINKED_PACKAGES {
+        let at = base.join(at);
+        fs::create_dir_all(at.parent().expect("a parent")).expect("a directory");
+        std::os::unix::fs::symlink(to.replace('@', &base.display().to_string()), at).expect("a link");
+    }
+    let roots = ["main", "cross"].map(|name| base.join(name));
+    let ebuilds = || {
+        let mut found = Vec::new();
+        for root in &roots {
+            let repo = EbuildRepo::open(root).expect("a repository").beside(roots.clone());
+            for (cp, _) in repo.scan_all().expect("a scan") {
+                found.extend(repo.ebuilds(&cp).iter().map(|pf| format!("{} {}/{pf}", repo.name(), cp.category)));
+            }
         }
-        let conf = ReposConf::load(&root).unwrap_or_default();
-        let mut words = vec![conf.main_repo.as_ref().map_or("-".to_owned(), ToString::to_string)];
-        words.extend(
-            conf.repos.iter().map(|repo| format!("{} {} {}", repo.name, repo.location.display(), repo.priority)),
-        );
-        cases.push((format!("repos\t{}", root.display()), words.join("\t")));
-        loaded.insert(case, conf);
+        found.sort();
+        found.join("\t")
+    };
+    let ours = ebuilds();
+    for of_links in ["cross cross-a/gcc-2", "cross cross-c/gcc-1", "cross cross-e/gcc-1", "cross app-a/file-2"] {
+        assert!(ours.contains(of_links), "{of_links} is not among {ours}");
     }
-    // What is compared is not empty, also where there is no Portage to compare with.
-    let names = |case: &str| -> Vec<String> { loaded[case].repos.iter().map(|repo| repo.name.to_string()).collect() };
-    assert_eq!(names("directory"), ["alpha", "gentoo", "beta"]);
-    assert_eq!(names("base"), ["gentoo", "alpha", "beta"]);
-    assert_eq!(
-        (names("missing-directory"), loaded["missing-directory"].problems.len()),
-        (vec!["gentoo".to_owned()], 2)
-    );
+    compare(&[(format!("packages\t{}/root", base.display()), ours.clone())]);
+    // What leads out of them is the one difference: a repository says nothing of the rest of the machine.
+    for (at, to) in [("cross/cross-a/out", "@/out"), ("cross/sys-devel", "@/out"), ("cross/cross-b/x", "/")] {
+        let at = base.join(at);
+        if at.parent().is_some_and(Path::is_dir) {
+            std::os::unix::fs::symlink(to.replace('@', &base.display().to_string()), at).expect("a link");
+        }
+    }
+    assert_eq!(ebuilds(), ours);
+}
+
+#[test]
+fn make_conf_sources_what_portage_says_it_does() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let base = directory.path().canonicalize().expect("a path without links");
+    let dots = base.join("dots");
+    for (file, text) in
+        [("one", "source two\n"), ("two", "A=2"), ("sub/three", "source ../four # x\n"), ("four", ""), ("a b", "B=1\n")]
+    {
+        put(&dots, file, text);
+    }
+    let files: &[(&str, &str)] = &[
+        ("etc/portage/make.conf", "source @/one\nsource @/sub/three"),
+        ("etc/portage/make.conf", "DOTS=\"@\"\nsource ${DOTS}/one\n"),
+        ("etc/portage/make.conf", "source \"@/a b\"\nsource '@/four'\n"),
+        ("etc/portage/make.conf", "# source @/one\nA=\"\nsource @/one\n\"\nsource @/./sub/../two\n"),
+        ("etc/portage/make.conf/10", "source ../../../../../dots/four\n"),
+        ("etc/make.conf", "D=@\nsource $D/two\n"),
+        ("etc/portage/make.conf/zz", "A=\u{e9}\nsource @/two\n"),
+    ];
+    let mut cases = Vec::new();
+    for (number, (path, text)) in files.iter().enumerate() {
+        let root = base.join(format!("cases/{number}"));
+        put(&root, path, text.replace('@', &dots.display().to_string()));
+        // Latin-1, as old comments have it.
+        let bytes = fs::read(root.join(path)).expect("just written");
+        #[expect(clippy::disallowed_methods, reason = "a test makes its files")]
+        fs::write(root.join(path), [b"# caf\xe9 \xff\n", &*bytes].concat()).expect("a test can write");
+        let normal = |path: &std::path::PathBuf| path.canonicalize().expect("it is there").display().to_string();
+        let ours: Vec<String> = Sources::of_make_conf(&root).files().iter().map(normal).collect();
+        cases.push((format!("sourced\t{}", root.display()), ours.join("\t")));
+    }
+    assert!(cases.iter().filter(|(_, ours)| !ours.is_empty()).count() >= 6, "{cases:?}");
     compare(&cases);
 }

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use tree::atom::Atom;
+use tree::conf::ReposConf;
 use tree::cpv::Cp;
 use tree::digest::Digest;
+use tree::md5::Md5;
 use tree::mdcache::MdEntry;
 use tree::repo::{EbuildRepo, OpenRepoError, Package, Sharing};
 
@@ -19,14 +21,17 @@ fn put(root: &Path, path: &str, text: &str) {
     fs::write(path, text).expect("a file is written");
 }
 
+const EBUILD: &str = "EAPI=8\n";
+
 fn dist(name: &str) -> String {
     format!("DIST {name} 1 BLAKE2B {}\n", Digest::of(name.as_bytes()))
 }
 
 fn ebuild(root: &Path, pf: &str, metadata: Option<&str>) {
-    put(root, &format!("a/b/{pf}.ebuild"), "EAPI=8\n");
+    put(root, &format!("a/b/{pf}.ebuild"), EBUILD);
     if let Some(metadata) = metadata {
-        put(root, &format!("metadata/md5-cache/a/{pf}"), &format!("{}\n", metadata.replace(';', "\n")));
+        let text = format!("{}\n_md5_={}\n", metadata.replace(';', "\n"), Md5::of(EBUILD.as_bytes()));
+        put(root, &format!("metadata/md5-cache/a/{pf}"), &text);
     }
 }
 
@@ -122,6 +127,62 @@ fn while_an_ebuild_is_unknown_nothing_is_announced_until_its_metadata_is_given()
 }
 
 #[test]
+fn an_entry_of_another_ebuild_or_eclass_is_worth_nothing_until_it_is_given_anew() {
+    let directory = repository(&["a"]);
+    let root = directory.path();
+    put(root, "eclass/e.eclass", "one\n");
+    let text = |eclass: &str| format!("LICENSE=MIT;SRC_URI=https://x/a;_eclasses_=e\t{}", Md5::of(eclass.as_bytes()));
+    ebuild(root, "b-1", Some(&text("one\n")));
+    ebuild(root, "b-2", Some("LICENSE=MIT;SRC_URI=https://x/a"));
+    let conf = ReposConf::parse(&format!("[mine]\nlocation = {}\n", root.display()));
+    let package = || conf.repos[0].open(&mut BTreeMap::new()).expect("a repository").package(&cp()).expect("a package");
+    assert_eq!((package().stale, package().inherited.as_str(), sharing(&package(), "a")), (0, "e", (true, true, true)));
+
+    put(root, "eclass/e.eclass", "two\n");
+    assert_eq!(
+        (package().without_metadata, package().stale, package().inherited.as_str()),
+        (vec!["b-1".to_owned()], 1, "*")
+    );
+    assert_eq!(sharing(&package(), "a"), (true, true, false));
+    ebuild(root, "b-1", Some(&text("two\n")));
+    assert_eq!((package().stale, sharing(&package(), "a")), (0, (true, true, true)));
+
+    put(root, "a/b/b-2.ebuild", "EAPI=8\nRESTRICT=fetch\n");
+    assert_eq!((package().without_metadata, sharing(&package(), "a")), (vec!["b-2".to_owned()], (true, true, false)));
+    let given = MdEntry::parse(b"RESTRICT=fetch\nSRC_URI=https://x/a\nINHERITED=e f\n").expect("an entry");
+    let repo = conf.repos[0].open(&mut BTreeMap::new()).expect("a repository");
+    let package = repo.package_with(&cp(), &BTreeMap::from([("b-2".to_owned(), given)])).expect("a package");
+    assert_eq!((package.stale, package.inherited.as_str(), sharing(&package, "a")), (0, "e f", (true, true, false)));
+}
+
+#[test]
+fn a_stamp_of_eclasses_changes_with_each_that_is_named_and_with_no_other() {
+    let directory = repository(&["a"]);
+    let root = directory.path();
+    put(root, "eclass/e.eclass", "one\n");
+    put(root, "eclass/f.eclass", "one\n");
+    let conf = ReposConf::parse(&format!("[mine]\nlocation = {}\n", root.display()));
+    let stamps = || {
+        let repo = conf.repos[0].open(&mut BTreeMap::new()).expect("a repository");
+        ["", "e", "f", "e f", "g", "*"].map(|names| repo.eclass_stamp(names))
+    };
+    let changed = |before: [[u8; 16]; 6]| {
+        let both = before.into_iter().zip(stamps());
+        both.map(|(before, now)| if before == now { '.' } else { 'x' }).collect::<String>()
+    };
+    let before = stamps();
+    assert_eq!(changed(before), "......");
+    put(root, "eclass/e.eclass", "longer\n");
+    assert_eq!(changed(before), ".x.x.x");
+    let before = stamps();
+    put(root, "eclass/g.eclass", "new\n");
+    assert_eq!(changed(before), "....xx");
+    let before = stamps();
+    fs::remove_file(root.join("eclass/f.eclass")).expect("removed");
+    assert_eq!(changed(before), "..xx.x");
+}
+
+#[test]
 fn an_ebuild_that_cannot_be_read_is_a_problem_and_stops_announcing() {
     for broken in ["SRC_URI=( https://x/a", "nothing", "SRC_URI=https://x/.."] {
         let directory = repository(&["a"]);
@@ -158,12 +219,12 @@ fn a_link_out_of_the_repository_is_not_followed() {
     put(directory.path(), "metadata/md5-cache/a/x", "");
     symlink(outside.path().join("b-1"), directory.path().join("metadata/md5-cache/a/b-1")).expect("a link is made");
     let package = open(&directory).package(&cp()).expect("a package");
-    assert!(package.problems[0].contains("out of the repository"), "{:?}", package.problems);
+    assert!(package.problems[0].contains("out of the repositories"), "{:?}", package.problems);
 
     fs::remove_file(directory.path().join("a/b/Manifest")).expect("removed");
     symlink(outside.path().join("Manifest"), directory.path().join("a/b/Manifest")).expect("a link is made");
     let error = open(&directory).package(&cp()).expect_err("the Manifest is elsewhere");
-    assert!(std::error::Error::source(&error).expect("a cause").to_string().contains("out of the repository"));
+    assert!(std::error::Error::source(&error).expect("a cause").to_string().contains("out of the repositories"));
 
     symlink(outside.path(), directory.path().join("a/linked")).expect("a link is made");
     let scanned: Vec<String> = open(&directory).scan().expect("a scan").iter().map(|(cp, _)| cp.to_string()).collect();
@@ -204,15 +265,21 @@ fn a_stamp_changes_with_the_manifest_and_with_each_cache_entry() {
 }
 
 #[test]
-fn without_md5_cache_the_ebuilds_are_in_the_stamp() {
-    let directory = repository(&["a"]);
-    fs::remove_dir_all(directory.path().join("metadata")).expect("removed");
-    ebuild(directory.path(), "b-1", None);
-    let repo = open(&directory);
-    assert!(!repo.has_md5_cache() && !repo.says_masters());
-    let first = repo.scan().expect("a scan")[0].1;
-    put(directory.path(), "a/b/b-1.ebuild", "EAPI=8\nRESTRICT=mirror\n");
-    assert_ne!(first, repo.scan().expect("a scan")[0].1);
+fn the_ebuilds_are_in_the_stamp_with_and_without_md5_cache() {
+    for without in [false, true] {
+        let directory = repository(&["a"]);
+        if without {
+            fs::remove_dir_all(directory.path().join("metadata")).expect("removed");
+        }
+        ebuild(directory.path(), "b-1", None);
+        let repo = open(&directory);
+        assert_eq!((repo.has_md5_cache(), repo.says_masters()), (!without, !without));
+        let first = repo.scan().expect("a scan")[0].1;
+        put(directory.path(), "a/b/b-1.ebuild", "EAPI=8\nRESTRICT=mirror\n");
+        let second = repo.scan().expect("a scan")[0].1;
+        ebuild(directory.path(), "b-2", None);
+        assert!(first != second && second != repo.scan().expect("a scan")[0].1, "{without}");
+    }
 }
 
 #[test]

@@ -15,7 +15,9 @@ const ENDED_MAX: usize = 20;
 #[derive(Debug, Args)]
 #[command(long_about = "Show the builds: those that wait and run, and the last 20 that ended, newest first.\n\n\
     Prints `ID STATE PHASE CPV AGE TIME REASON` for each. STATE is queued, running, done, failed or cancelled; PHASE what \
-    it does or did last; AGE since it was asked for; TIME how long it has run, `-` before it begins.")]
+    it does or did last; AGE since it was asked for; TIME how long it has run, `-` before it begins; REASON begins with \
+    `for NAME` where another machine asked for it and `on NAME` where another one builds it, and says why it waits or \
+    failed, or what was done otherwise than foreseen.")]
 pub(crate) struct JobsArgs {
     /// Show all that ended
     #[arg(long, short)]
@@ -50,11 +52,20 @@ fn recent(jobs: Vec<Job>) -> Vec<Job> {
     jobs
 }
 
+/// For whom, where, and why.
+fn about(job: &Job) -> String {
+    let whom = job.client_name.as_ref().or(job.client.as_ref()).map(|name| format!("for {name}"));
+    let going = (!job.state.is_final()).then_some(job.builder_name.as_ref().or(job.builder.as_ref())).flatten();
+    let reason = job.reason.clone().or_else(|| job.told.last().cloned());
+    let parts = [whom, going.map(|name| format!("on {name}")), reason];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+}
+
 fn rows(jobs: &[Job], now_s: u64) -> Vec<[String; 7]> {
     let row = |job: &Job| {
         let age = short_time(now_s.saturating_sub(job.created_at));
         let ran = ran_s(job, now_s).map_or("-".to_owned(), short_time);
-        let reason = job.reason.clone().unwrap_or_default();
+        let reason = about(job);
         [job.id.to_string(), state_word(job.state).to_owned(), job.phase.clone(), job.cpv.clone(), age, ran, reason]
     };
     jobs.iter().map(row).collect()
@@ -74,6 +85,23 @@ mod tests {
         assert_eq!(shown.len(), 21);
         assert_eq!(shown[0].id, 39);
         assert_eq!(shown[20].id, 1);
+    }
+
+    #[test]
+    fn a_job_says_for_whom_it_is_where_it_is_and_what_became_of_it() {
+        let mut guest = job(1, JobState::Queued);
+        (guest.client, guest.client_name) = (Some("12D3KooWx".to_owned()), Some("weak".to_owned()));
+        guest.reason = Some("waits for its turn".to_owned());
+        assert_eq!(about(&guest), "for weak: waits for its turn");
+        guest.client_name = None;
+        assert_eq!(about(&guest), "for 12D3KooWx: waits for its turn");
+        let mut given = job(2, JobState::Running);
+        given.builder_name = Some("strong".to_owned());
+        given.told = vec!["not built on other: it is busy".to_owned()];
+        assert_eq!(about(&given), "on strong: not built on other: it is busy");
+        (given.state, given.builder_name) = (JobState::Done, None);
+        given.told.push("built here: nobody else may be asked to build it".to_owned());
+        assert_eq!(about(&given), "built here: nobody else may be asked to build it");
     }
 
     #[test]

@@ -66,11 +66,13 @@ pub(crate) async fn run(args: &LogsArgs, client: &Client, out: &Output) -> Resul
 
 async fn print(args: &LogsArgs, client: &Client, shown: &mut Shown<'_>) -> Result<Exit, Failure> {
     let doing = format!("read the log of job {}", args.job);
+    let first: Job = client.get(&doing, &format!("/v1/jobs/{}", args.job)).await?;
+    first.told.iter().for_each(|line| shown.out.say(&format!("peer: {}: {line}", first.cpv)));
     if !args.follow {
         client.bytes(&doing, &path(args.job, 0, false), |bytes| shown.take(bytes)).await?;
         return Ok(Exit::Done);
     }
-    let mut job: Job = client.get(&doing, &format!("/v1/jobs/{}", args.job)).await?;
+    let mut job = first;
     let mut breaks = 0;
     loop {
         let before = shown.bytes;
@@ -88,6 +90,10 @@ async fn print(args: &LogsArgs, client: &Client, shown: &mut Shown<'_>) -> Resul
                     break;
                 }
                 began_again(&job, &now, shown);
+                now.told
+                    .iter()
+                    .skip(job.told.len())
+                    .for_each(|line| shown.out.say(&format!("peer: {}: {line}", now.cpv)));
                 job = now;
             }
             Err(Failure::Unreachable { .. } | Failure::BrokenOff { .. }) if breaks < BREAKS_MAX => breaks += 1,

@@ -16,6 +16,7 @@ pub(crate) mod jobs;
 pub(crate) mod join;
 pub(crate) mod key;
 pub(crate) mod logs;
+mod look;
 pub(crate) mod man;
 pub(crate) mod peers;
 pub(crate) mod pin;
@@ -38,6 +39,9 @@ use crate::output::Output;
 pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Exit, Failure> {
     let globals = &peer.globals;
     let client = || Client::new(globals, around);
+    if needs_repositories(&peer.verb) {
+        look::wait(&client(), out).await;
+    }
     match &peer.verb {
         Verb::Daemon(args) => daemon::run(args, globals, around, out).await,
         Verb::Status(args) => status::run(args, &client(), out).await,
@@ -67,6 +71,23 @@ pub(crate) async fn run(peer: &Peer, around: &Around, out: &Output) -> Result<Ex
         Verb::Completions(args) => completions::run(args, out),
         Verb::Man(args) => man::run(args, out),
     }
+}
+
+/// Whether a verb is about what the repositories say.
+fn needs_repositories(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Fetch(_)
+            | Verb::Import(_)
+            | Verb::Pin(_)
+            | Verb::Build(_)
+            | Verb::Emerge(_)
+            | Verb::Show(_)
+            | Verb::Weather(_)
+            | Verb::Why(_)
+            | Verb::Search(_)
+            | Verb::Challenge(_)
+    )
 }
 
 /// The end of long work whose last line never came.

@@ -5,11 +5,11 @@ use crate::args::{Globals, NodeFlags};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::question;
 use clap::Args;
 use daemon::api::Status;
 use daemon::config::Config;
 use daemon::setup::{self, Edit, Portage, Targets};
-use std::io::{BufRead as _, IsTerminal as _};
 use std::net::SocketAddr;
 
 /// Show, then write, the lines that make Portage ask this node.
@@ -106,15 +106,11 @@ fn show(edits: &[Edit], out: &Output) -> Result<(), Failure> {
 }
 
 fn confirmed(out: &Output) -> Result<bool, Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
+    if !question::can_be_asked() {
         return Err(Failure::Usage {
             what: "cannot ask whether to write this: standard input is not a terminal".to_owned(),
             hint: "say --yes to write it, or --pretend to only see it".to_owned(),
         });
     }
-    out.complain("Write this? [y/N]");
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer).map_err(|error| Failure::local("cannot read the answer", error))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    question::confirmed("Write this?", out)
 }

@@ -10,7 +10,7 @@ use daemon::api::Status;
 #[derive(Debug, Args)]
 #[command(long_about = "Show what the node is and does now, one fact a line: a key and its value.\n\n\
     Sizes are bytes. Lines `served SOURCE ANSWERS BYTES`, `missed REASON ANSWERS`, `repository NAME PACKAGES PATH`, \
-    `transfer NAME RECEIVED SIZE SOURCE` and `mirror HOST OK FAILED BYTES COOLING_S` repeat.")]
+    `looking REPOSITORY READ OF` while repositories are read, `transfer NAME RECEIVED SIZE SOURCE` and `mirror HOST OK FAILED BYTES COOLING_S` repeat.")]
 pub(crate) struct StatusArgs {}
 
 pub(crate) async fn run(_: &StatusArgs, client: &Client, out: &Output) -> Result<Exit, Failure> {
@@ -20,6 +20,9 @@ pub(crate) async fn run(_: &StatusArgs, client: &Client, out: &Output) -> Result
     } else {
         node(&status, out)?;
         traffic(&status, out)?;
+    }
+    if let Some(look) = status.look.as_ref().filter(|look| look.first) {
+        out.say(&format!("{look}; what is not known yet is answered with 503, and Portage goes on to the next mirror"));
     }
     for warning in &status.warnings {
         out.say(&format!("warning: {warning}"));
@@ -62,6 +65,9 @@ fn traffic(status: &Status, out: &Output) -> Result<(), Failure> {
     for repository in &status.repositories {
         let problem = repository.problem.as_ref().map(|problem| format!(" problem: {problem}")).unwrap_or_default();
         out.fact(&format!("repository {} {} {}{problem}", repository.name, repository.packages, repository.path))?;
+    }
+    if let Some(look) = &status.look {
+        out.fact(&format!("looking {} {} {}", look.repository, look.read, look.of))?;
     }
     for transfer in &status.transfers {
         let size = transfer.size.map_or("?".to_owned(), |size| size.to_string());

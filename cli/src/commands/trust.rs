@@ -3,6 +3,7 @@
 use crate::client::{Client, encoded};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::question;
 use crate::watch::{now_s, short_time};
 use clap::{Args, Subcommand};
 use daemon::api_builds::TrustedKey;
@@ -43,8 +44,12 @@ enum TrustVerb {
     /// Trust a machine no longer: its key, its place in this machine's group, or the group it founded
     #[command(long_about = "Trust a machine no longer.\n\n\
         Its key is listed no longer. A member of the group this machine founded is taken off the roster, which the other \
-        members learn; a member of another's group is blocked on this machine; of a group's founder, the group is left.")]
+        members learn; a member of another's group is blocked on this machine. Of a group's founder only the key goes: it still \
+        counts by its group, which is left with --leave, or when that is answered with yes on a terminal.")]
     Remove {
+        /// Leave the group that it founded: its members are strangers here then
+        #[arg(long)]
+        leave: bool,
         /// Peer id or name
         #[arg(value_name = "KEY|NAME")]
         key: String,
@@ -64,10 +69,17 @@ pub(crate) async fn run(args: &TrustArgs, client: &Client, out: &Output) -> Resu
             let trusted = TrustedKey { key: key.clone(), packages: packages.clone(), since: 0 };
             changed(&client.post(&format!("trust {key}"), PATH, &trusted).await?, out)
         }
-        TrustVerb::Remove { key } => {
-            let path = format!("{PATH}/{}", encoded(key));
-            changed(&client.delete(&format!("remove {key}"), &path).await?, out)
-        }
+        TrustVerb::Remove { key, leave } => match removed(key, *leave, client).await {
+            // To leave a group is more than was said: it is asked, where somebody can answer.
+            Err(Failure::Refused { status: 409, refusal, .. }) if question::can_be_asked() => {
+                if question::confirmed(&format!("{}. Leave it?", refusal.error), out)? {
+                    changed(&removed(key, true, client).await?, out)
+                } else {
+                    Ok(Exit::No)
+                }
+            }
+            done => changed(&done?, out),
+        },
         TrustVerb::Explain { what } => {
             let path = format!("{PATH}/explain?what={}", encoded(what));
             let explained: Explanation = client.get(&format!("explain {what}"), &path).await?;
@@ -80,6 +92,11 @@ pub(crate) async fn run(args: &TrustArgs, client: &Client, out: &Output) -> Resu
             Ok(Exit::Done)
         }
     }
+}
+
+async fn removed(key: &str, leave: bool, client: &Client) -> Result<TrustChanged, Failure> {
+    let path = format!("{PATH}/{}?leave={leave}", encoded(key));
+    client.delete(&format!("remove {key}"), &path).await
 }
 
 fn changed(done: &TrustChanged, out: &Output) -> Result<Exit, Failure> {

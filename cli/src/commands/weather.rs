@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &WeatherArgs, client: &Client, out: &Output) -> Re
 fn request(atoms: &[String]) -> WeatherRequest {
     let atoms = if atoms.is_empty() { vec![WORLD.to_owned()] } else { atoms.to_vec() };
     let options = if atoms.iter().any(|atom| atom == WORLD) { PlanOption::UPDATE.to_vec() } else { Vec::new() };
-    WeatherRequest { atoms, options, domain: None }
+    WeatherRequest { atoms, options, domain: None, on: None }
 }
 
 /// Asks what may take minutes. None when the answer is no, which is said; what is wrong with this machine is a failure.

@@ -260,7 +260,7 @@ fn a_machine_in_two_groups_has_the_members_of_both_and_the_groups_do_not_mix() {
         all.iter().any(|member| member["peer"] == other.peer_id().as_str() && member["role"] == "sign")
     };
     assert!(may_sign(&home, &laptop) && may_sign(&laptop, &home), "the highest of its roles");
-    laptop.does(&["trust", "remove", &work.peer_id()]);
+    laptop.does(&["trust", "remove", "--leave", &work.peer_id()]);
     wait::until("the group to be left", || (groups(&laptop).len() == 2).then_some(()));
     assert!(member(&laptop, &work.peer_id()).is_none());
     assert!(member(&laptop, &home.peer_id()).is_some());

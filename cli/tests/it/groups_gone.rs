@@ -9,6 +9,7 @@ use crate::gentoo::Repo;
 use crate::members::{enrol, forgets, groups, member, named, sees};
 use crate::network::Network;
 use crate::peer::{Start, TestPeer, both};
+use crate::terminal::on_terminal;
 use crate::wait;
 
 /// Daemons of these names, of which the first is the founder of a group of all, each with this role.
@@ -90,10 +91,32 @@ fn who_is_blocked_here_is_blocked_here_only_until_it_is_trusted_again() {
 }
 
 #[test]
-fn who_removes_the_founder_leaves_the_group() {
+fn who_removes_the_founder_leaves_the_group_only_when_that_is_said() {
     let dir = tempdir().unwrap();
     let [founder, leaver] = group(dir.path(), ["founder", "leaver"], "build");
-    leaver.does(&["trust", "remove", "founder"]);
+    // Trust that was added can be taken away again, and nothing else goes with it.
+    let id = founder.peer_id();
+    leaver.does(&["trust", "add", "founder", "--packages", "dev-libs/two"]);
+    let said = both(&leaver.verb(&["trust", "remove", "founder"]));
+    assert!(said.contains("listed no longer") && said.contains("--leave"), "what goes and what stays: {said}");
+    assert_eq!(leaver.json(&["trust", "list"])["keys"], serde_json::json!([]));
+    assert_eq!((groups(&leaver).len(), member(&leaver, &id).unwrap()["blocked"].clone()), (1, false.into()));
+    // Nobody can be asked here.
+    let output = leaver.verb(&["trust", "remove", "founder"]);
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("leave that group") && said.contains("--leave"), "{said}");
+    assert_eq!((groups(&leaver).len(), member(&leaver, &id).unwrap()["blocked"].clone()), (1, false.into()));
+    for (answer, code, left) in [("\n", 1, false), ("no\n", 1, false), ("y\n", 0, true)] {
+        let words = ["trust", "remove", "founder"];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_peer"));
+        command.args(words).arg("--control").arg(leaver.dir().join("control.sock"));
+        let seen = on_terminal(&command, &[("[y/N]", answer)]);
+        assert_eq!(seen.code, Some(code), "{answer:?}: {}", seen.said);
+        assert_eq!(groups(&leaver).is_empty(), left, "{answer:?}: {}", seen.said);
+    }
+    enrol(&founder, &leaver, "build");
+    leaver.does(&["trust", "remove", "--leave", "founder"]);
     leaves(&leaver);
     let leaver = leaver.kill().start();
     assert!(groups(&leaver).is_empty());

@@ -4,7 +4,7 @@
 //! Rooms that set the stage: `peer` (a real daemon), `builder` (a machine that builds), `gentoo` (ebuild repositories), `portage` (a client machine),
 //! `upstream` (nginx), `fault_server` (a mirror that misbehaves), `http` (a plain HTTP client), `network` (machines
 //! with addresses of their own), `members` (groups of daemons), `workshop`
-//! (machines that build for each other), `canaries` (bytes that must be nowhere), `noise` (contents),
+//! (machines that build for each other), `terminal` (somebody at a terminal), `selection` (what atoms and sets choose from), `canaries` (bytes that must be nowhere), `noise` (contents),
 //! `wait` (deadlines and signals). The others are tests, one subject a room.
 #![expect(
     clippy::disallowed_methods,
@@ -27,6 +27,8 @@ mod noise;
 mod offload;
 mod peer;
 mod portage;
+mod selection;
+mod terminal;
 mod upstream;
 mod wait;
 mod workshop;
@@ -39,8 +41,12 @@ mod build_liars;
 mod build_words;
 mod crash;
 mod crowd;
+mod doctor;
+mod emerge_asked;
 mod emerge_wrapper;
 mod examples;
+mod fall_backs;
+mod first_look;
 mod full_disk;
 mod group_packages;
 mod groups;
@@ -48,8 +54,11 @@ mod groups_gone;
 mod groups_roles;
 mod hostile_build;
 mod http_semantics;
+mod jobs_again;
 mod lan;
 mod layouts;
+mod leases;
+mod links;
 mod match_portage;
 mod mirror_faults;
 mod no_open_proxy;

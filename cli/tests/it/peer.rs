@@ -33,7 +33,7 @@ pub(crate) struct Start {
 pub(crate) struct TestPeer {
     child: Child,
     start: Start,
-    /// The object of the ready line.
+    /// The object of the ready line, or of a status before it: both name the addresses.
     pub(crate) ready: Value,
 }
 
@@ -124,6 +124,11 @@ impl Start {
 
     /// Starts it; when it ends before it serves, how it ended and what it logged.
     pub(crate) fn try_start(self) -> Result<TestPeer, (ExitStatus, String)> {
+        self.begin().ready()
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn begin(self) -> Starting {
         let log = self.dir.join("log");
         let file = File::options().create(true).append(true).open(&log).expect("a test can write");
         let mut child = self
@@ -141,21 +146,47 @@ impl Start {
             let _heard = sender.send(lines.next());
             lines.for_each(drop);
         });
-        match receiver.recv_timeout(DEADLINE) {
+        Starting { child, start: self, first_line: receiver }
+    }
+}
+
+/// A daemon that has not said yet that it serves.
+pub(crate) struct Starting {
+    child: Child,
+    start: Start,
+    first_line: mpsc::Receiver<Option<String>>,
+}
+
+impl Starting {
+    /// Waits for its ready line; when it ends before, how it ended and what it logged.
+    pub(crate) fn ready(mut self) -> Result<TestPeer, (ExitStatus, String)> {
+        let log = self.start.dir.join("log");
+        match self.first_line.recv_timeout(DEADLINE) {
             Ok(Some(line)) => {
                 let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"));
                 assert_eq!(ready["event"], "ready", "the first line is the ready line");
-                Ok(TestPeer { child, start: self, ready })
+                Ok(TestPeer { child: self.child, start: self.start, ready })
             }
             Ok(None) => {
-                let status = child.wait().expect("the child is ours");
+                let status = self.child.wait().expect("the child is ours");
                 Err((status, fs::read_to_string(log).unwrap_or_default()))
             }
             Err(_) => {
-                wait::signal("KILL", -i64::from(child.id()));
+                wait::signal("KILL", -i64::from(self.child.id()));
                 panic!("the daemon neither served nor ended:\n{}", fs::read_to_string(log).unwrap_or_default());
             }
         }
+    }
+
+    /// As soon as its control socket answers, whether it said that it serves or not.
+    pub(crate) fn answering(self) -> TestPeer {
+        let control = self.start.control();
+        let words = ["status", "--json", "--control", control.to_str().expect("temporary paths are text")];
+        let status: Value = wait::until("the control socket to answer", || {
+            let output = peer(&self.start.dir, &words);
+            output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("the status is JSON"))
+        });
+        TestPeer { child: self.child, start: self.start, ready: status }
     }
 }
 

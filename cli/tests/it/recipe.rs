@@ -83,6 +83,16 @@ const CHANGES: &[Change] = &[
     ("a user patch of its version", |m| m.etc("patches/app-misc/one-1.0/a.patch", "x\n")),
     ("a user patch of its revision", |m| m.etc("patches/app-misc/one-1.0-r0/a.patch", "x\n")),
     ("a user patch of its slot", |m| m.etc("patches/app-misc/one:0/a.patch", "x\n")),
+    ("a link to nothing, which takes a patch away", |m| {
+        let place = m.dir.join("root/etc/portage/patches/app-misc/one-1.0:0");
+        fs::create_dir_all(&place).unwrap();
+        symlink("/dev/null", place.join("a.patch")).unwrap();
+    }),
+    ("the user's configuration of the package", |m| {
+        m.etc("savedconfig/app-misc/one", "CONFIG_A=y\n");
+        one(m, "int main(void) { return 1; }\n", "IUSE+=\" +savedconfig\"\n");
+    }),
+    ("that configuration", |m| m.etc("savedconfig/app-misc/one", "CONFIG_A=n\n")),
     ("bashrc", |m| m.etc("bashrc", "true\n")),
     ("the text of bashrc", |m| m.etc("bashrc", "false\n")),
     ("a script that is sourced for the package", |m| m.etc("env/app-misc/one", "pre_src_compile() { :; }\n")),
@@ -110,6 +120,8 @@ const CHANGES: &[Change] = &[
     ("FEATURES=splitdebug", |m| add_to_make_conf(m, "FEATURES=\"splitdebug\"\n")),
     ("how documents are compressed", |m| add_to_make_conf(m, "PORTAGE_COMPRESS=\"gzip\"\n")),
     ("a variable that the user lets through", |m| add_to_make_conf(m, "MY_KNOB=\"1\"\n")),
+    ("whose files become root's", |m| add_to_make_conf(m, "PORTAGE_USERNAME=\"man\"\nPORTAGE_GRPNAME=\"man\"\n")),
+    ("whose files they become", |m| add_to_make_conf(m, "PORTAGE_INST_UID=\"1\"\n")),
     ("what is left out of packages", |m| add_to_make_conf(m, "PKG_INSTALL_MASK=\"/usr/share/doc\"\n")),
     ("the profile", |m| {
         let profile = m.dir.join("root/etc/portage/make.profile");
@@ -181,6 +193,7 @@ const IRRELEVANT: &[Change] = &[
             "GENTOO_MIRRORS=\"http://m.invalid\"\nhttp_proxy=\"http://p.invalid\"\nCCACHE_DIR=\"/c\"\n",
         );
     }),
+    ("who is the same everywhere", |m| add_to_make_conf(m, "PORTAGE_USERNAME=\"portage\"\nPORTAGE_INST_GID=\"0\"\n")),
     ("where things are", |m| add_to_make_conf(m, "DISTDIR=\"/d\"\nPKGDIR=\"/p\"\nPORTAGE_TMPDIR=\"/t\"\n")),
     ("what nobody knows, or is a secret", |m| {
         add_to_make_conf(

@@ -83,7 +83,7 @@ fn two_repositories_with_the_same_file_name_get_their_own_bytes() {
 }
 
 /// The configuration root of a machine whose one repository is `repo`, called gentoo.
-fn machine(dir: &Path, repo: &Repo, mirrors: &str) -> PathBuf {
+pub(crate) fn machine(dir: &Path, repo: &Repo, mirrors: &str) -> PathBuf {
     let root = dir.join("machine");
     let etc = root.join("etc/portage");
     fs::create_dir_all(etc.join("repos.conf")).unwrap();
@@ -134,6 +134,138 @@ fn a_repository_without_md5_cache_is_read_by_asking_portage() {
     });
     assert!(reply.is(&source.content()));
     assert_eq!(reply.header("x-peer-source"), Some("upstream"));
+}
+
+/// An ebuild whose text says where its files are, and all else that a test wants.
+fn ebuild(src_uri: &str, more: &str) -> String {
+    format!(
+        "EAPI=8\n{more}\nDESCRIPTION=\"A test\"\nHOMEPAGE=\"https://example.invalid/\"\nSRC_URI=\"{src_uri}\"\n\
+         LICENSE=\"Example\"\nSLOT=\"0\"\nKEYWORDS=\"amd64\"\n"
+    )
+}
+
+#[test]
+fn an_md5_cache_entry_of_an_older_ebuild_is_believed_in_nothing() {
+    // An overlay commits its md5-cache and does not make it anew: the old SRC_URI was asked, and a file that the ebuild
+    // forbids to hand on was given to peers.
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let url = nginx.url();
+    let moved = Source::new(&nginx.www(), "moved-1.0.bin", &noise(1, 10_000));
+    let bound = Source::new(&nginx.www(), "bound-1.0.bin", &noise(2, 10_000));
+    let free = Source::new(&nginx.www(), "free-1.0.bin", &noise(3, 10_000));
+    let repo = Repo::new(dir.path(), "gentoo");
+    repo.add_plain("moved", "http://127.0.0.1:1", &moved);
+    repo.add_plain("bound", &url, &bound);
+    repo.add_plain("free", &url, &free);
+    repo.write("app-misc/moved/moved-1.0.ebuild", &ebuild(&format!("{url}/moved-1.0.bin"), ""));
+    let restricted = ebuild(&format!("{url}/bound-1.0.bin"), "RESTRICT=\"mirror\"");
+    repo.write("app-misc/bound/bound-1.0.ebuild", &restricted);
+    let root = machine(dir.path(), &repo, "");
+    let a = Start::new(&dir.path().join("a")).flag("--config-root", root.to_str().unwrap()).start();
+    for source in [&moved, &bound, &free] {
+        let reply = a.get(&source.sums.path());
+        assert!(reply.is(&source.content()), "{}: {}", source.name, reply.status);
+        assert_eq!(reply.header("x-peer-source"), Some("upstream"), "{}", source.name);
+    }
+    nginx.finish();
+    let b = Start::new(&dir.path().join("b")).repo(&repo).mirror("http://127.0.0.1:1").knows(&a).start();
+    b.wait_for_peers(1);
+    assert!(b.get(&free.sums.path()).is(&free.content()), "what nothing forbids is given");
+    assert!(b.get(&moved.sums.path()).is(&moved.content()));
+    assert_eq!(b.get(&bound.sums.path()).status, 404, "what the ebuild forbids now is not");
+}
+
+#[test]
+fn edits_of_ebuilds_and_eclasses_are_seen_where_no_md5_cache_entry_follows_them() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let url = nginx.url();
+    let sources: Vec<Source> = ["first-1.0.bin", "edited-1.0.bin", "inherited-1.0.bin"]
+        .iter()
+        .enumerate()
+        .map(|(number, name)| Source::new(&nginx.www(), name, &noise(number as u64, 10_000)))
+        .collect();
+    let repo = Repo::new(dir.path(), "gentoo");
+    // Another package has an entry, so the repository has an md5-cache.
+    repo.add_plain("other", &url, &Source::new(&nginx.www(), "other-1.0.bin", &noise(9, 10_000)));
+    let lines: String = sources.iter().map(Source::manifest_line).collect();
+    repo.write("app-misc/edited/Manifest", &lines);
+    repo.write("eclass/where.eclass", "WHERE=\"http://127.0.0.1:1\"\n");
+    let text = |names: &str| ebuild(names, "inherit where");
+    repo.write(
+        "app-misc/edited/edited-1.0.ebuild",
+        &text(&format!("{url}/first-1.0.bin ${{WHERE}}/inherited-1.0.bin")),
+    );
+    let root = machine(dir.path(), &repo, "");
+    let node = Start::new(&dir.path().join("node")).flag("--config-root", root.to_str().unwrap()).start();
+    let has = |source: &Source| node.get(&source.sums.path()).is(&source.content());
+    // A name that is not known makes the node look whether the repository has changed.
+    let looks_until = |source: &Source| {
+        wait::until(&source.name, || {
+            node.get("/distfiles/stranger.bin");
+            has(source).then_some(())
+        });
+    };
+    assert!(has(&sources[0]) && !has(&sources[1]) && !has(&sources[2]));
+
+    repo.write(
+        "app-misc/edited/edited-1.0.ebuild",
+        &text(&format!("{url}/first-1.0.bin {url}/edited-1.0.bin ${{WHERE}}/inherited-1.0.bin")),
+    );
+    looks_until(&sources[1]);
+    assert!(!has(&sources[2]));
+    repo.write("eclass/where.eclass", &format!("WHERE=\"{url}\"\n"));
+    looks_until(&sources[2]);
+}
+
+#[test]
+fn where_portage_cannot_be_asked_mirrors_may_be_and_peers_are_given_nothing() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let source = Source::new(&nginx.distfiles(), "unasked-1.0.bin", &noise(1, 10_000));
+    let repo = Repo::new(dir.path(), "gentoo");
+    repo.add_plain("unasked", "http://127.0.0.1:1", &source);
+    fs::remove_dir_all(repo.dir.join("metadata/md5-cache")).unwrap();
+    let root = machine(dir.path(), &repo, &nginx.url());
+    let empty = dir.path().join("empty");
+    fs::create_dir_all(&empty).unwrap();
+    let path = format!("PATH={}", empty.display());
+    let start = Start::new(&dir.path().join("a")).flag("--config-root", root.to_str().unwrap());
+    let a = start.through(&["/usr/bin/env", &path]).start();
+    let reply = a.get(&source.name_path());
+    assert!(reply.is(&source.content()), "{}", reply.status);
+    assert_eq!(reply.header("x-peer-source"), Some("mirror"));
+    let problem = a.status()["repositories"][0]["problem"].to_string();
+    assert!(problem.contains("there is no python3") && problem.contains("Gentoo's mirrors only"), "{problem}");
+    nginx.finish();
+    let b = Start::new(&dir.path().join("b")).repo(&repo).mirror("http://127.0.0.1:1").knows(&a).start();
+    b.wait_for_peers(1);
+    assert_eq!(b.get(&source.sums.path()).status, 404);
+}
+
+#[test]
+fn mirrors_that_the_user_names_are_asked_as_portage_asks_them() {
+    let dir = tempdir().unwrap();
+    let nginx = Nginx::start(&dir.path().join("nginx"));
+    let named = Source::new(&nginx.www().join("named"), "named-1.0.bin", &noise(1, 10_000));
+    let bound = Source::new(&nginx.distfiles(), "bound-1.0.bin", &noise(2, 10_000));
+    let repo = Repo::new(dir.path(), "gentoo");
+    repo.add_plain("named", "mirror://mine", &named);
+    repo.add(&Ebuild {
+        name: "bound",
+        src_uri: "http://127.0.0.1:1/bound-1.0.bin",
+        restrict: "mirror",
+        sources: &[&bound],
+    });
+    let root = machine(dir.path(), &repo, "");
+    let mirrors = format!("mine {0}/named/\nlocal {0}\n", nginx.url());
+    fs::write(root.join("etc/portage/mirrors"), mirrors).unwrap();
+    let node = Start::new(&dir.path().join("node")).flag("--config-root", root.to_str().unwrap()).start();
+    for source in [&named, &bound] {
+        let reply = node.get(&source.sums.path());
+        assert!(reply.is(&source.content()), "{}: {}", source.name, reply.status);
+    }
 }
 
 #[test]

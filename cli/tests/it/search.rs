@@ -23,13 +23,17 @@ fn cached(repo: &Repo, cpv: &str, description: &str, iuse: &str) {
     let (category, pf) = cpv.split_once('/').unwrap();
     let (name, _version) = pf.rsplit_once('-').unwrap();
     let ebuild = repo.dir.join(category).join(name).join(format!("{pf}.ebuild"));
-    let sum = wait::run(std::process::Command::new("md5sum").arg(&ebuild));
-    let md5 = String::from_utf8_lossy(&sum.stdout).split(' ').next().unwrap().to_owned();
+    let md5 = md5_of(&ebuild);
     let text = format!(
         "DEFINED_PHASES=install\nDESCRIPTION={description}\nEAPI=8\nHOMEPAGE=https://example.invalid/\nIUSE={iuse}\n\
          KEYWORDS=amd64\nLICENSE=Example\nSLOT=0\n_md5_={md5}\n"
     );
     repo.write(&format!("metadata/md5-cache/{cpv}"), &text);
+}
+
+fn md5_of(file: &Path) -> String {
+    let sum = wait::run(std::process::Command::new("md5sum").arg(file));
+    String::from_utf8_lossy(&sum.stdout).split(' ').next().unwrap().to_owned()
 }
 
 fn found(peer: &TestPeer, words: &[&str]) -> Vec<Value> {
@@ -103,13 +107,18 @@ fn crowd(dir: &Path, count: usize) -> Repo {
     let repo = Repo::new(dir, "crowd");
     repo.write("profiles/categories", "app-crowd\n");
     let description = format!("Crowded {}", "word ".repeat(200));
+    // One text for all, so one sum.
+    let mut md5 = String::new();
     for number in 0..count {
         let cpv = format!("app-crowd/one{number}-1.0");
         let ebuild = format!("EAPI=8\nDESCRIPTION=\"{description}\"\nSLOT=\"0\"\nKEYWORDS=\"amd64\"\n");
         repo.write(&format!("app-crowd/one{number}/one{number}-1.0.ebuild"), &ebuild);
         repo.write(&format!("app-crowd/one{number}/Manifest"), "");
-        // The same sum for all would be the wrong one for all; the text is what counts here.
-        repo.write(&format!("metadata/md5-cache/{cpv}"), &format!("DESCRIPTION={description}\nEAPI=8\nSLOT=0\n"));
+        if md5.is_empty() {
+            md5 = md5_of(&repo.dir.join(format!("app-crowd/one{number}/one{number}-1.0.ebuild")));
+        }
+        let entry = format!("DESCRIPTION={description}\nEAPI=8\nKEYWORDS=amd64\nSLOT=0\n_md5_={md5}\n");
+        repo.write(&format!("metadata/md5-cache/{cpv}"), &entry);
     }
     repo
 }

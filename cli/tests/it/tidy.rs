@@ -9,7 +9,7 @@ use crate::gentoo::checkout;
 
 /// Each crate, the crates of this workspace below it, and the foreign ones it may hold.
 const CRATES: &[(&str, &[&str], &[&str])] = &[
-    ("tree", &[], &["blake2b_simd", "cid", "multihash", "object", "ruzstd", "sha2", "tar", "thiserror"]),
+    ("tree", &[], &["blake2b_simd", "cid", "md-5", "multihash", "object", "ruzstd", "sha2", "tar", "thiserror"]),
     ("store", &["tree"], &["rocksdb", "rustix", "thiserror", "tracing"]),
     (
         "mirrors",

@@ -1,4 +1,4 @@
-//! What was built for another machine is kept for it, and is not this machine's own until it asks for the very same.
+//! What was built for another machine is kept for it, and never becomes this machine's own: who wants the very same builds it.
 
 use tempfile::tempdir;
 
@@ -17,7 +17,7 @@ fn machine(dir: &std::path::Path) -> Builder {
 }
 
 #[test]
-fn a_guests_package_is_listed_at_the_guest_and_at_the_builder_only_when_it_wants_it_itself() {
+fn a_guests_package_is_listed_at_the_guest_and_at_the_builder_only_when_it_built_its_own() {
     let dir = tempdir().unwrap();
     let (strong, weak) = (machine(&dir.path().join("a")), machine(&dir.path().join("b")));
     weak.etc("package.use", "app-misc/note debug\n");
@@ -49,15 +49,28 @@ fn a_guests_package_is_listed_at_the_guest_and_at_the_builder_only_when_it_wants
     // Not even when it would fit.
     strong.etc("package.use", "app-misc/note debug\n");
     let planned = a.json(&["build", "--pretend", "app-misc/note"]);
-    assert_eq!(of_cpv(planned["packages"].as_array().unwrap(), NOTES)["fate"], "have", "{planned}");
+    assert_eq!(of_cpv(planned["packages"].as_array().unwrap(), NOTES)["fate"], "build", "{planned}");
+    // All who are asked say the same of it, and why.
+    let said = a.json(&["weather", "app-misc/note"]);
+    assert_eq!(
+        (state_of(&said, NOTES).0.as_str(), &of_weather(&said, NOTES)["kind"]),
+        ("build", &"guest".into()),
+        "{said}"
+    );
+    let why = a.json(&["why", "app-misc/note"]);
+    assert_eq!((&why["state"], &why["kind"]), (&"build".into(), &"guest".into()), "{why}");
     assert!(listed(&a, NOTES).is_empty(), "asking is not wanting");
-    // Until it is wanted here: then it is there without another build.
-    let before = jobs(&a).len();
-    a.does(&["build", "app-misc/note"]);
+    // When it is wanted here it is built here, by this machine's own configuration.
+    let said = a.does(&["build", "app-misc/note"]);
+    assert!(said.contains(&format!("built {NOTES}")), "{said}");
     wait::until("its own package", || (listed(&a, NOTES).len() == 1).then_some(()));
     assert_eq!(rejects(&binpkgs(&a, "app-misc/note")[0]), []);
     let built = jobs(&a).iter().filter(|job| job["cpv"] == NOTES && job["source"] == "build").count();
-    assert_eq!((built, jobs(&a).len() - before <= 1), (1, true), "{:?}", jobs(&a));
+    assert_eq!(built, 2, "{:?}", jobs(&a));
+    assert_eq!(a.json(&["weather", "app-misc/note"])["totals"]["have"], 1);
+    // What is this machine's own is given to the guest.
+    assert_eq!(b.verb(&["build", "app-misc/note", "--rebuild", "--on", "strong"]).status.code(), Some(0));
+    assert_eq!(jobs(&a).iter().filter(|job| job["cpv"] == NOTES).count(), 2, "{:?}", jobs(&a));
     // Also after a restart, and the guest's other packages are guests still.
     let a = a.kill().start();
     wait::until("its own package", || (listed(&a, NOTES).len() == 1).then_some(()));

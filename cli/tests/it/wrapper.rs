@@ -16,7 +16,7 @@ use crate::wait;
 const WORDS: [&str; 3] = ["--oneshot", "--color=n", "--ask=n"];
 
 /// A machine where `emerge` is the real one, in a root of its own, with the binhost of a node in its binrepos.conf.
-struct Wrapped<'a> {
+pub(crate) struct Wrapped<'a> {
     machine: &'a Builder,
     dir: PathBuf,
     control: PathBuf,
@@ -24,7 +24,7 @@ struct Wrapped<'a> {
 }
 
 impl<'a> Wrapped<'a> {
-    fn new(machine: &'a Builder, peer: &TestPeer) -> Self {
+    pub(crate) fn new(machine: &'a Builder, peer: &TestPeer) -> Self {
         let dir = machine.dir.join("client");
         let bin = dir.join("bin");
         fs::create_dir_all(&bin).unwrap();
@@ -47,17 +47,39 @@ impl<'a> Wrapped<'a> {
         Self { machine, dir, control: peer.dir().join("control.sock"), mirror: peer.url() }
     }
 
-    fn emerge(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+    fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().env("HOME", &self.dir).env("PORTAGE_CONFIGROOT", &self.dir);
         command.env("PATH", format!("{}:/usr/bin:/bin", self.dir.join("bin").display()));
         command.env("PEERAGE_PORTAGE", portage()).env("REPOS", &self.machine.repo.dir).env("FEATURES", "force-mirror");
         command.env("GENTOO_MIRRORS", &self.mirror);
-        command.arg("--control").arg(&self.control).arg("emerge").args(words);
-        wait::run(&mut command)
+        command
     }
 
-    fn does(&self, words: &[&str]) -> String {
+    /// `peer emerge WORD…`.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.program(env!("CARGO_BIN_EXE_peer"));
+        command.arg("--control").arg(&self.control).arg("emerge").args(words);
+        command
+    }
+
+    /// `emerge WORD…`.
+    pub(crate) fn plain(&self, words: &[&str]) -> Command {
+        let mut command = self.program(self.dir.join("bin/emerge").to_str().expect("temporary paths are text"));
+        command.args(words);
+        command
+    }
+
+    /// Whether something is installed.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.dir.join("root").join(path).exists()
+    }
+
+    pub(crate) fn emerge(&self, words: &[&str]) -> Output {
+        wait::run(&mut self.command(words))
+    }
+
+    pub(crate) fn does(&self, words: &[&str]) -> String {
         let output = self.emerge(&[&WORDS[..], words].concat());
         assert!(output.status.success(), "{}", both(&output));
         both(&output)

@@ -6,6 +6,8 @@ use super::answers::{OwnPortage, WouldBuild};
 use super::row::BinpkgRow;
 use crate::blocking;
 use crate::builds::inside::Inside;
+use crate::builds::reach::{Reach, ReachError};
+use crate::builds::repositories_of;
 use crate::domain::Domain;
 use sandbox::{Cancel, End, MissingProgram, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,8 @@ enum AskError {
     Missing(#[from] MissingProgram),
     #[error("there is no python3 in the daemon's PATH to run Portage with")]
     NoPython,
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error("Portage did not answer: {said}")]
@@ -182,7 +186,7 @@ fn stale(domain: &Domain) -> Option<Stamps> {
 
 impl Stamps {
     fn read(domain: &Domain, packages: &[(Digest, Cpv)]) -> Self {
-        let repos = repositories(domain);
+        let repos = repositories_of(domain);
         let mut text = String::new();
         configuration(domain, &repos, &mut text);
         let ebuilds = packages.iter().map(|(digest, cpv)| (*digest, ebuild_stamp(&repos, cpv)));
@@ -190,15 +194,18 @@ impl Stamps {
     }
 }
 
-fn repositories(domain: &Domain) -> Vec<PathBuf> {
-    domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect()
-}
-
 /// Adds the state of all that Portage reads beside ebuilds.
 fn configuration(domain: &Domain, repos: &[PathBuf], text: &mut String) {
     *text += concat!(env!("CARGO_PKG_VERSION"), "\n");
     let mut left = FILES_MAX;
     walk(&domain.config.config_root.join("etc/portage"), DEPTH_MAX, &mut left, text);
+    match Reach::of(&Inside::asked(&domain.config, repos)) {
+        Ok(reach) => {
+            reach.watched.iter().for_each(|path| walk(path, DEPTH_MAX, &mut left, text));
+            text.extend(reach.links.iter().map(|(at, to)| format!("{} -> {}\n", at.display(), to.display())));
+        }
+        Err(error) => text.push_str(&error.to_string()),
+    }
     for repo in repos {
         for folder in ["profiles", "eclass", "metadata/layout.conf"] {
             walk(&repo.join(folder), DEPTH_MAX, &mut left, text);
@@ -209,7 +216,7 @@ fn configuration(domain: &Domain, repos: &[PathBuf], text: &mut String) {
 /// The state of the configuration and of what the user chose to have: another text is another state. Blocking.
 pub(crate) fn configuration_stamp(domain: &Domain) -> String {
     let mut text = String::new();
-    configuration(domain, &repositories(domain), &mut text);
+    configuration(domain, &repositories_of(domain), &mut text);
     for root in [&domain.config.config_root, &domain.config.build.root] {
         for place in ["var/lib/portage/world", "var/lib/portage/world_sets", "var/db/pkg"] {
             if let Ok(metadata) = std::fs::metadata(root.join(place)) {
@@ -279,7 +286,7 @@ async fn ask(domain: &Arc<Domain>, stamps: &Stamps) -> Result<usize, AskError> {
     let questions = blocking::run(move || asking.questions()).await;
     let asked: Vec<&Question> = questions.keys().collect();
     let input = serde_json::to_vec(&asked)?;
-    let (sandbox, inside) = (domain.builds.sandbox()?, domain.builds.inside(domain));
+    let (sandbox, inside) = (domain.builds.sandbox()?, domain.builds.inside(domain).await?);
     let answer = run(&sandbox, &inside, &input).await?;
     if answer.packages.len() != asked.len() {
         return Err(AskError::Count { asked: asked.len(), found: answer.packages.len() });
@@ -301,8 +308,8 @@ pub async fn own_portage(domain: &Arc<Domain>) -> Option<OwnPortage> {
     }
     let sandbox =
         domain.builds.sandbox().inspect_err(|error| tracing::warn!(%error, "Portage cannot be asked")).ok()?;
-    let answer = run(&sandbox, &domain.builds.inside(domain), b"[]").await;
-    let answer = answer.inspect_err(|error| tracing::warn!(%error, "Portage cannot be asked")).ok()?;
+    let asked = async { run(&sandbox, &domain.builds.inside(domain).await?, b"[]").await };
+    let answer = asked.await.inspect_err(|error| tracing::warn!(%error, "Portage cannot be asked")).ok()?;
     let (binhost, machine) = (Arc::clone(&domain.binhost), answer.machine.clone());
     blocking::run(move || super::report(binhost.take_answers(String::new(), machine, Vec::new(), &BTreeMap::new())))
         .await;

@@ -33,7 +33,6 @@ CHOOSES = frozenset("ACCEPT_KEYWORDS ACCEPT_LICENSE ACCEPT_PROPERTIES ACCEPT_RES
 
 settings = portage.settings
 top = os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage")
-real_top = os.path.realpath(top) + os.sep
 files, problems, total = {}, [], 0
 
 
@@ -52,29 +51,54 @@ def take(name, content):
     files[name] = content
 
 
+def path_of(name):
+    """Where a name lies; the profile may be at its older place."""
+    if name.split("/")[0] == "make.profile":
+        return settings.profile_path + name.removeprefix("make.profile")
+    return os.path.join(top, name)
+
+
 def found_below(name):
-    """Names of the regular files that Portage reads for a name: the file, or those of the directory."""
-    path = os.path.join(top, name)
-    if os.path.isfile(path):
+    """Names of the regular files that Portage reads for a name: the file, or those of the directory, links followed."""
+    if os.path.isfile(path_of(name)):
         return [name]
-    found = []
-    for folder, folders, names in os.walk(path, followlinks=True):
-        folders[:] = sorted(one for one in folders if not one.startswith(".") and one not in ("CVS", "RCS", "SCCS"))
-        kept = (one for one in sorted(names) if not one.startswith(".") and not one.endswith("~"))
-        found += [os.path.relpath(os.path.join(folder, one), top) for one in kept]
-        if len(found) > FILES_MAX:
-            break
-    return found
+    found, ahead = [], [(name, ())] if os.path.isdir(path_of(name)) else []
+    while ahead and len(found) <= FILES_MAX:
+        folder, parents = ahead.pop()
+        real = os.path.realpath(path_of(folder))
+        if real in parents:
+            continue
+        for one in os.listdir(real):
+            if one.startswith(".") or one.endswith("~") or one in ("CVS", "RCS", "SCCS"):
+                continue
+            if os.path.isdir(os.path.join(real, one)):
+                ahead.append((f"{folder}/{one}", (*parents, real)))
+            else:
+                found.append(f"{folder}/{one}")
+    return sorted(found)
 
 
 def read(name):
-    path = os.path.join(top, name)
-    if not os.path.realpath(path).startswith(real_top):
-        return problem(f"/etc/portage/{name} leads out of /etc/portage")
-    if not os.path.isfile(path):
+    """A file that Portage reads under this name, wherever it lies: what is for nobody is not seen here."""
+    if not os.path.isfile(path_of(name)):
         return None
-    with open(path, "rb") as file:
+    with open(path_of(name), "rb") as file:
         return file.read(FILE_MAX + 1)
+
+
+def is_usable(name, word):
+    """Whether Portage can use a line: one that it passes over says nothing of a build, and may be anything, behind a link."""
+    kind = next((part for part in name.split("/") if part == "sets" or part.startswith("package.")), "")
+    word = word.removeprefix("-")
+    if not kind or word.startswith("@"):
+        return True
+    if kind == "package.provided":
+        return portage.versions.catpkgsplit(word) is not None
+    try:
+        portage.dep.Atom(word, allow_wildcard=True, allow_repo=True)
+    except portage.exception.InvalidAtom:
+        return False
+    return True
 
 
 def take_lines(name):
@@ -86,7 +110,7 @@ def take_lines(name):
     for line in content.decode("utf-8", "surrogateescape").splitlines():
         words = line.split()
         ends = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
-        if words[:ends]:
+        if words[:ends] and is_usable(name, words[0]):
             kept.append(" ".join(words[:ends]))
     take(name, "".join(f"{line}\n" for line in kept).encode("utf-8", "surrogateescape"))
 
@@ -110,7 +134,7 @@ def take_variables(name, base):
     """A file of variables as what they come to."""
     if read(name) is None:
         return
-    values = getconfig(os.path.join(top, name), tolerant=True, allow_sourcing=True, expand=dict(base)) or {}
+    values = getconfig(path_of(name), tolerant=True, allow_sourcing=True, expand=dict(base)) or {}
     around = ChainMap(values, settings)
     kept = {key: resolved(value, around) for key, value in sorted(values.items()) if given(key)}
     take(name, "".join(quoted(key, value) for key, value in kept.items()).encode())
@@ -118,36 +142,28 @@ def take_variables(name, base):
 
 def take_profile(name):
     """A profile that is the user's own: its parents as REPOSITORY:PATH."""
-    if os.path.exists(os.path.join(top, name, "profile.bashrc")) or os.path.exists(os.path.join(top, name, "package.bashrc")):
+    if os.path.exists(path_of(f"{name}/profile.bashrc")) or os.path.exists(path_of(f"{name}/package.bashrc")):
         problem(f"/etc/portage/{name} has a bashrc, which is given to nobody")
     for kind in OF_PROFILE:
         for one in found_below(f"{name}/{kind}"):
             take_lines(one)
-    if os.path.isfile(os.path.join(top, name, "make.defaults")):
+    if os.path.isfile(path_of(f"{name}/make.defaults")):
         take_variables(f"{name}/make.defaults", settings._expand_map)
-    parents = read(f"{name}/parent") if os.path.isfile(os.path.join(top, name, "parent")) else None
+    parents = read(f"{name}/parent")
     if parents is None:
         return
     kept = []
     for line in parents.decode("utf-8", "replace").splitlines():
         line = line.split("#")[0].strip()
         if line and ":" not in line:
-            place = os.path.realpath(os.path.join(top, name, line))
-            line = in_repository(place)
+            place = os.path.realpath(os.path.join(os.path.realpath(path_of(name)), line))
+            line = profile_in_repository(place, settings.repositories)
             if not line:
                 problem(f"the profile {name} has a parent outside of the repositories: {place}")
                 continue
         if line:
             kept.append(line)
     take(f"{name}/parent", "".join(f"{line}\n" for line in kept).encode())
-
-
-def in_repository(place):
-    for repo in settings.repositories:
-        inside = os.path.join(os.path.realpath(repo.location), "profiles") + os.sep
-        if (place + os.sep).startswith(inside):
-            return f"{repo.name}:{place[len(inside):]}"
-    return ""
 
 
 def state(location):
@@ -182,12 +198,9 @@ def main():
             take_variables(f"env/{one}", settings._expand_map)
     if os.path.isdir(os.path.join(top, "profile")):
         take_profile("profile")
-    profile = in_repository(os.path.realpath(settings.profile_path or ""))
+    profile = profile_in_repository(settings.profile_path or "", settings.repositories)
     if not profile and settings.profile_path:
-        if os.path.realpath(settings.profile_path).startswith(real_top):
-            take_profile("make.profile")
-        else:
-            problem(f"the profile {os.path.realpath(settings.profile_path)} is in no repository")
+        take_profile("make.profile")
     conf = settings.configdict["conf"]
     variables = {name: resolved(value, settings) for name, value in conf.items() if isinstance(value, str) and given(name)}
     main_repo = settings.repositories.mainRepo()

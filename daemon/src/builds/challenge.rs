@@ -5,7 +5,7 @@ use super::jobs::{Entry, WantedJob};
 use super::plan::{Plan, Planned};
 use super::publish::seekable;
 use super::substitute;
-use super::work::{self, with_causes};
+use super::{with_causes, work};
 use crate::api_builds::{ChallengeLine, ClaimView, FileDifference, JobState, Verdict};
 use crate::blocking;
 use crate::domain::{Domain, held};
@@ -76,12 +76,20 @@ async fn rebuild(
     let joined = blocking::run(move || {
         let fingerprint = Digest::of(name.as_bytes());
         let (cpv, repo) = (cpv.as_str(), repo.as_str());
-        let wanted = WantedJob { fingerprint: &fingerprint, cpv, repo, rebuild: true, on: None, client: None };
+        let wanted = WantedJob {
+            fingerprint: &fingerprint,
+            cpv,
+            repo,
+            rebuild: true,
+            on: None,
+            client: None,
+            client_name: None,
+        };
         joining.builds.jobs.join(&wanted)
     });
     let joined = joined.await;
     let (entry, new) = joined.map_err(|error| (with_causes(&error), None))?;
-    if !new {
+    if !new || !entry.carry() {
         return Err(("it is being challenged already".to_owned(), Some(format!("peer logs -f {}", entry.id()))));
     }
     let mut watched = entry.watch();
@@ -108,7 +116,7 @@ async fn rebuild(
 async fn finish(domain: &Arc<Domain>, entry: &Arc<Entry>, failed: Option<String>) {
     let (domain, entry) = (Arc::clone(domain), Arc::clone(entry));
     blocking::run(move || {
-        work::put_away(&domain.builds.jobs.dir_of(entry.id()));
+        super::left_over::put_away(&domain.builds.jobs.dir_of(entry.id()));
         entry.keep(|job| {
             job.state = if failed.is_none() { JobState::Done } else { JobState::Failed };
             job.reason = failed.or_else(|| Some("built to be compared; not published".to_owned()));

@@ -25,4 +25,19 @@ from _emerge.main import emerge_main  # noqa: E402  (after what it reads was set
 
 keep_the_rest_out()
 
+
+def say_it_everywhere():
+    """With another ROOT than `/`, Portage gives its second configuration, of `/`, nothing of the environment: there the
+    user's places (PORTAGE_TMPDIR, logs) would count again, which are not here."""
+    begin = portage.config.__init__
+    of_one_root = ("ROOT", "SYSROOT", "PKGDIR", "PORTAGE_CONFIGROOT")
+    said = {name: value for name, value in os.environ.items() if name not in of_one_root}
+
+    def begin_as_said(self, *arguments, env=None, **others):
+        begin(self, *arguments, env=None if env is None else {**said, **env}, **others)
+
+    portage.config.__init__ = begin_as_said
+
+
+say_it_everywhere()
 sys.exit(emerge_main(arguments))

@@ -5,10 +5,11 @@
 //! must not follow the user's make.conf: where things are, and that walls, fetching and signing are not Portage's here.
 
 use super::foreign::Foreign;
+use super::reach::{Asked, ETC, Reach};
 use crate::config::Config;
 use crate::config_build::BuildConfig;
 use crate::portage;
-use sandbox::{Bind, Identity, Limits, Policy, Root, Scratch};
+use sandbox::{Bind, Identity, Limits, Link, Policy, Root, Scratch};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,10 +33,8 @@ const CHOSEN: &str = "var/lib/portage";
 const SCRATCH: [&str; 3] = ["/var/db", "/var/cache/edb", "/var/log/portage"];
 /// Bytes of each of those.
 const SCRATCH_BYTES: u64 = 256 << 20;
-/// Portage's configuration, below its root.
-const ETC: &str = "etc/portage";
-/// What is in /etc/portage and not for an ebuild: keys and credentials.
-const SECRETS: [&str; 2] = ["gnupg", "binrepos.conf"];
+/// What Portage reads below the root of its configuration; with another ROOT than `/` it reads it below `/` too.
+const READ_OF_ROOT: [&str; 3] = [ETC, "etc/make.conf", "etc/make.profile"];
 
 /// Builds of this machine's configuration.
 #[derive(Clone, Debug)]
@@ -44,6 +43,9 @@ pub struct Inside {
     config_root: PathBuf,
     root: Root,
     binds: Vec<Bind>,
+    links: Vec<Link>,
+    hidden: Vec<PathBuf>,
+    watched: Vec<PathBuf>,
     repositories: Option<String>,
     /// Variables that reach an ebuild besides those that Portage, the profile or variables.py knows.
     variables: Vec<String>,
@@ -56,6 +58,7 @@ pub struct Inside {
 /// Whose `/etc/portage` is seen, and which ebuilds it is for.
 struct Configuration {
     root: PathBuf,
+    reach: Reach,
     repositories: Option<String>,
     variables: Vec<String>,
     foreign: bool,
@@ -79,12 +82,28 @@ pub struct Rooms {
 }
 
 impl Inside {
-    /// For a configuration. `repos` are the repositories as they are now, `repositories` the text of a repos.conf when
-    /// they are not those of Portage's own, `path` the daemon's `PATH`.
+    /// What is asked of [`Reach`] for this machine's configuration. `repos` are the repositories as they are now.
     #[must_use]
-    pub fn new(config: &Config, repos: &[PathBuf], repositories: Option<String>, path: OsString) -> Self {
+    pub fn asked(config: &Config, repos: &[PathBuf]) -> Asked {
+        let same = |bind: &&crate::config_build::ExtraBind| bind.source == bind.target;
+        Asked {
+            config_root: absolute(&config.config_root),
+            repositories: repos.iter().map(|repo| absolute(repo)).collect(),
+            of_repos_conf: config.repos.is_none(),
+            bound: config.build.binds.iter().filter(same).map(|bind| bind.target.clone()).collect(),
+            root: root_of(&config.build),
+            identity: Identity::of_this_process(),
+            data_dir: absolute(&config.data_dir),
+        }
+    }
+
+    /// For a configuration. `repos` are the repositories as they are now, `reach` is what it reads besides them,
+    /// `repositories` the text of a repos.conf when they are not those of Portage's own, `path` the daemon's `PATH`.
+    #[must_use]
+    pub fn new(config: &Config, repos: &[PathBuf], reach: Reach, repositories: Option<String>, path: OsString) -> Self {
         let configuration = Configuration {
             root: absolute(&config.config_root),
+            reach,
             repositories,
             variables: config.build.variables.clone(),
             foreign: false,
@@ -95,8 +114,10 @@ impl Inside {
     /// For another machine's configuration, in this machine's clean root.
     #[must_use]
     pub fn of_foreign(config: &Config, foreign: &Foreign, path: OsString) -> Self {
+        let root = absolute(&foreign.config_root);
         let configuration = Configuration {
-            root: absolute(&foreign.config_root),
+            reach: Reach::nowhere(&root),
+            root,
             repositories: Some(foreign.repos_conf.clone()),
             variables: foreign.variables.clone(),
             foreign: true,
@@ -105,20 +126,17 @@ impl Inside {
     }
 
     fn with(build: &BuildConfig, configuration: Configuration, repos: &[PathBuf], path: OsString) -> Self {
-        let Configuration { root: config_root, repositories, variables, foreign } = configuration;
+        let Configuration { root: config_root, reach, repositories, variables, foreign } = configuration;
         let mut binds: Vec<Bind> = repos.iter().map(|repo| Bind::read_only(absolute(repo))).collect();
-        let etc = config_root.join(ETC);
-        binds.push(Bind::read_only(&etc));
-        if config_root != Path::new("/") {
-            // With another ROOT than `/` Portage reads the configuration of `/` too.
-            binds.push(Bind::read_only(&etc).at(Path::new("/").join(ETC)));
-        }
+        binds.push(Bind::read_only(&reach.etc));
+        binds.extend(reach.shown.iter().map(Bind::read_only));
+        let mut links: Vec<Link> = reach.links().collect();
+        links.extend(of_the_root(&config_root, &reach));
         let chosen = build.root.join(CHOSEN);
         if !foreign && chosen.is_dir() {
             binds.push(Bind::read_only(chosen).at(Path::new("/").join(CHOSEN)));
         }
         binds.extend(build.binds.iter().map(|bind| Bind::read_only(&bind.source).at(&bind.target)));
-        let root = if build.root == Path::new("/") { Root::host() } else { Root::stage(&build.root) };
         let limits = Limits {
             memory_bytes: build.memory_max.0,
             pids: build.processes_max,
@@ -127,8 +145,28 @@ impl Inside {
             file_bytes: build.disk_max.0,
             ..Limits::default()
         };
-        let identity = Identity::of_this_process();
-        Self { path, config_root, root, binds, repositories, variables, foreign, identity, limits }
+        let (hidden, watched) = (reach.hidden.into_iter().collect(), reach.watched.into_iter().collect());
+        let (root, identity) = (root_of(build), Identity::of_this_process());
+        Self {
+            path,
+            config_root,
+            root,
+            binds,
+            links,
+            hidden,
+            watched,
+            repositories,
+            variables,
+            foreign,
+            identity,
+            limits,
+        }
+    }
+
+    /// Files and directories beside `/etc/portage` that belong to the configuration.
+    #[must_use]
+    pub fn watched(&self) -> &[PathBuf] {
+        &self.watched
     }
 
     /// Whose rights builds have; directories they write must be given to it.
@@ -186,8 +224,8 @@ impl Inside {
     fn policy(&self, layer: Option<&Path>, more: &[(&str, &str)]) -> Policy {
         let mut policy = Policy::new(self.root.clone(), self.identity);
         policy.binds.clone_from(&self.binds);
-        let seen = [self.config_root.join(ETC), Path::new("/").join(ETC)];
-        policy.hidden = seen.iter().flat_map(|etc| SECRETS.iter().map(|name| etc.join(name))).collect();
+        policy.links.clone_from(&self.links);
+        policy.hidden.clone_from(&self.hidden);
         let scratch = |target: &str| Scratch { target: target.into(), size_bytes: SCRATCH_BYTES, mode: 0o1777 };
         policy.scratch = SCRATCH.iter().map(|target| scratch(target)).collect();
         if self.foreign || !self.root.path().join(CHOSEN).is_dir() {
@@ -219,6 +257,22 @@ impl Inside {
         environment.extend(fixed.chain(more.iter().copied()).map(|(name, value)| (name.into(), value.into())));
         environment
     }
+}
+
+fn root_of(build: &BuildConfig) -> Root {
+    if build.root == Path::new("/") { Root::host() } else { Root::stage(&build.root) }
+}
+
+/// Links by which what Portage reads of its configuration's root is found below `/`, where that is another.
+fn of_the_root(config_root: &Path, reach: &Reach) -> Vec<Link> {
+    let places = READ_OF_ROOT.iter().filter_map(|name| {
+        let at = Path::new("/").join(name);
+        let real = if *name == ETC { reach.etc.clone() } else { std::fs::canonicalize(config_root.join(name)).ok()? };
+        let is_taken = real == at || reach.links.contains_key(&at);
+        let is_below = reach.shown.iter().chain(reach.links.keys()).any(|path| path.starts_with(&at));
+        (!is_taken && !is_below).then_some(Link { at, to: real })
+    });
+    places.collect()
 }
 
 /// As the sandbox needs it: it stands somewhere else than the daemon.

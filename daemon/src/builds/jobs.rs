@@ -1,7 +1,7 @@
 //! Jobs: what is to be made, kept in the store so that a restart knows, and watched by whoever waits.
 //!
 //! A job's row is written when its state changes; its phase and its log are only watched. What was not ended when the
-//! daemon stopped is begun again from its atom ([`super::Builds::resume`]): the tree may have changed meanwhile.
+//! daemon stopped waits again, and is begun again from its atom ([`super::resume`]): the tree may have changed meanwhile.
 
 use crate::api_builds::{Job, JobState};
 use crate::stats::now_s;
@@ -9,13 +9,16 @@ use crate::swarm::PeerId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::{IndexError, RowError, RowTable, Store};
 use tokio::sync::watch;
 use tree::digest::Digest;
 
 /// Jobs that ended and are still told of; the oldest go first, with their logs.
 const ENDED_MAX: usize = 500;
+/// Lines that are told of one job.
+const TOLD_MAX: usize = 32;
 /// Jobs that wait or run.
 pub const OPEN_MAX: usize = 10_000;
 /// The form of a row written here.
@@ -47,11 +50,31 @@ pub struct Entry {
     rebuild: bool,
     state: watch::Sender<Job>,
     cancel: watch::Sender<bool>,
+    /// Why it is cancelled, when it is not its user who did it.
+    because: OnceLock<String>,
+    /// Whether somebody carries it through, who hears of a cancel and writes the end.
+    carried: Mutex<bool>,
+    /// Jobs that wait for it.
+    awaited: AtomicUsize,
     changed: watch::Sender<u64>,
     store: Store,
 }
 
 impl Entry {
+    fn new(job: Job, rebuild: bool, store: &Store, changed: &watch::Sender<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            id: job.id,
+            rebuild,
+            state: watch::Sender::new(job),
+            cancel: watch::Sender::new(false),
+            because: OnceLock::new(),
+            carried: Mutex::new(false),
+            awaited: AtomicUsize::new(0),
+            changed: changed.clone(),
+            store: store.clone(),
+        })
+    }
+
     /// Its number.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -76,9 +99,47 @@ impl Entry {
         self.state.subscribe()
     }
 
-    /// The user no longer wants it.
+    /// Its user no longer wants it. One that nobody carries yet has ended with this. Blocking.
     pub fn cancel(&self) {
         self.cancel.send_replace(true);
+        // Held until the end is written: nobody begins to carry it meanwhile.
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*carried && !self.now().state.is_final() {
+            self.keep(|job| {
+                job.state = JobState::Cancelled;
+                job.reason = self.cancelled_because();
+                job.ended_at = Some(now_s());
+            });
+        }
+    }
+
+    /// The same for another reason than its user's word. Blocking.
+    pub fn cancel_because(&self, why: String) {
+        // The first reason is the one.
+        let _second = self.because.set(why);
+        self.cancel();
+    }
+
+    /// Why it was cancelled, when it was not its user who did it.
+    #[must_use]
+    pub fn cancelled_because(&self) -> Option<String> {
+        self.because.get().cloned()
+    }
+
+    /// Another job waits for it, as long as the answer lives.
+    #[must_use]
+    pub fn awaited(self: &Arc<Self>) -> Awaited {
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+        Awaited(Arc::clone(self))
+    }
+
+    /// Takes it upon oneself to carry it through; false when it has ended, or another does.
+    #[must_use]
+    pub fn carry(&self) -> bool {
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = !*carried && !self.now().state.is_final();
+        *carried |= free;
+        free
     }
 
     /// True once the user no longer wants it.
@@ -99,6 +160,16 @@ impl Entry {
         }
     }
 
+    /// Tells of something that is done otherwise than it was foreseen, and why: one line.
+    pub fn tell(&self, line: String) {
+        tracing::info!(job = self.id, line, "otherwise than foreseen");
+        self.show(|job| {
+            if job.told.len() < TOLD_MAX && job.told.last() != Some(&line) {
+                job.told.push(line);
+            }
+        });
+    }
+
     /// Changes what watchers see, without writing it.
     pub fn show(&self, change: impl FnOnce(&mut Job)) {
         self.state.send_modify(change);
@@ -112,6 +183,30 @@ impl Entry {
             // The work is not lost by it: a restart does it again.
             tracing::error!(job = self.id, %error, "cannot keep the state of a job");
         }
+    }
+}
+
+/// A job waits for another one, which it began.
+#[derive(Debug)]
+pub struct Awaited(Arc<Entry>);
+
+impl Awaited {
+    /// What is waited for.
+    #[must_use]
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.0
+    }
+
+    /// Whether no other job waits for it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.0.awaited.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -136,6 +231,8 @@ pub struct WantedJob<'a> {
     pub on: Option<&'a str>,
     /// The machine it is for, when that is another one.
     pub client: Option<PeerId>,
+    /// What people call that machine.
+    pub client_name: Option<&'a str>,
 }
 
 /// All jobs of this machine.
@@ -173,15 +270,8 @@ impl Jobs {
                     continue;
                 };
                 table.next = table.next.max(job.id.saturating_add(1));
-                let entry = Entry {
-                    id: job.id,
-                    rebuild,
-                    state: watch::Sender::new(job),
-                    cancel: watch::Sender::new(false),
-                    changed: changed.clone(),
-                    store: store.clone(),
-                };
-                table.entries.insert(entry.id, Arc::new(entry));
+                let job = if job.state.is_final() { job } else { waiting_again(job) };
+                table.entries.insert(job.id, Entry::new(job, rebuild, store, &changed));
             }
         }
         Ok(Self { store: store.clone(), dir: dir.to_owned(), table: Mutex::new(table), changed })
@@ -228,15 +318,15 @@ impl Jobs {
         self.table().entries.values().filter(open).cloned().collect()
     }
 
-    /// The job that makes this now.
+    /// The jobs that make this now: at most one for this machine and one for others.
     #[must_use]
-    pub fn open_of(&self, fingerprint: &Digest) -> Option<Arc<Entry>> {
+    pub fn open_of(&self, fingerprint: &Digest) -> Vec<Arc<Entry>> {
         let fingerprint = fingerprint.to_string();
         let makes = |entry: &&Arc<Entry>| {
             let job = entry.state.borrow();
             !job.state.is_final() && job.fingerprint == fingerprint
         };
-        self.table().entries.values().find(makes).cloned()
+        self.table().entries.values().filter(makes).cloned().collect()
     }
 
     /// Changes whenever any job does.
@@ -250,7 +340,7 @@ impl Jobs {
     /// # Errors
     /// When too many wait, or it cannot be kept.
     pub fn join(&self, wanted: &WantedJob<'_>) -> Result<(Arc<Entry>, bool), JobError> {
-        let WantedJob { fingerprint, cpv, repo, rebuild, on, client } = wanted;
+        let WantedJob { fingerprint, cpv, repo, rebuild, on, client, client_name } = wanted;
         let (fingerprint, rebuild) = (fingerprint.to_string(), *rebuild);
         let mut table = self.table();
         let mut open = 0;
@@ -258,7 +348,8 @@ impl Jobs {
             let job = entry.state.borrow();
             if !job.state.is_final() {
                 open += 1;
-                if job.fingerprint == fingerprint {
+                // What is made for another machine is not this one's; what is made for this one may be given to others.
+                if job.fingerprint == fingerprint && (job.client.is_none() || client.is_some()) {
                     return Ok((Arc::clone(entry), false));
                 }
             }
@@ -281,6 +372,7 @@ impl Jobs {
             builder_name: None,
             on: on.map(str::to_owned),
             client: client.map(|client| client.to_string()),
+            client_name: client_name.map(str::to_owned),
             tried: Vec::new(),
             attempt: 0,
             created_at: now_s(),
@@ -294,16 +386,10 @@ impl Jobs {
             cpu_ms: None,
             memory_peak_bytes: None,
             log_tail: Vec::new(),
+            told: Vec::new(),
         };
         write(&self.store, &job, rebuild)?;
-        let entry = Arc::new(Entry {
-            id,
-            rebuild,
-            state: watch::Sender::new(job),
-            cancel: watch::Sender::new(false),
-            changed: self.changed.clone(),
-            store: self.store.clone(),
-        });
+        let entry = Entry::new(job, rebuild, &self.store, &self.changed);
         table.entries.insert(id, Arc::clone(&entry));
         drop(table);
         self.changed.send_modify(|count| *count += 1);
@@ -330,13 +416,27 @@ impl Jobs {
     }
 }
 
+/// A job that was not ended when the daemon stopped: nothing of it runs any more.
+fn waiting_again(job: Job) -> Job {
+    Job {
+        state: JobState::Queued,
+        phase: "wait".to_owned(),
+        reason: Some("the daemon was restarted: it is planned again".to_owned()),
+        source: None,
+        builder: None,
+        builder_name: None,
+        started_at: None,
+        ..job
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use store::Options;
 
     fn wanted<'a>(fingerprint: &'a Digest, cpv: &'a str) -> WantedJob<'a> {
-        WantedJob { fingerprint, cpv, repo: "gentoo", rebuild: false, on: None, client: None }
+        WantedJob { fingerprint, cpv, repo: "gentoo", rebuild: false, on: None, client: None, client_name: None }
     }
 
     #[test]
@@ -366,9 +466,28 @@ mod tests {
         let again = Jobs::open(&store, dir.path()).unwrap();
         assert_eq!(
             again.list(10).iter().map(|job| (job.id, job.state)).collect::<Vec<_>>(),
-            [(2, JobState::Running), (1, JobState::Done)]
+            [(2, JobState::Queued), (1, JobState::Done)],
+            "nothing runs before it is begun again"
         );
         assert_eq!(again.open_ones().len(), 1);
         assert_eq!(again.join(&wanted(&Digest::of(b"3"), "a/d-1")).unwrap().0.id(), 3);
+    }
+
+    #[test]
+    fn what_nobody_carries_yet_ends_with_its_cancel_and_is_carried_by_nobody_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
+        let jobs = Jobs::open(&store, dir.path()).unwrap();
+        let [queued, carried] = [b"1", b"2"].map(|name| jobs.join(&wanted(&Digest::of(name), "a/b-1")).unwrap().0);
+        assert!(carried.carry() && !carried.carry(), "one carries it");
+        queued.cancel();
+        carried.cancel_because("it was lost".to_owned());
+        assert_eq!(queued.now().state, JobState::Cancelled);
+        assert!(queued.now().ended_at.is_some() && !queued.carry());
+        assert_eq!(carried.now().state, JobState::Queued, "who carries it writes the end");
+        assert!(*carried.cancelled().borrow());
+        assert_eq!(carried.cancelled_because().as_deref(), Some("it was lost"));
+        let again = Jobs::open(&store, dir.path()).unwrap();
+        assert_eq!(again.open_ones().iter().map(|entry| entry.id()).collect::<Vec<_>>(), [carried.id()]);
     }
 }

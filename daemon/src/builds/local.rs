@@ -6,9 +6,9 @@ use super::jobs::Entry;
 use super::plan::{NeededDistfile, Plan, Planned, changed_since};
 use crate::blocking;
 use crate::domain::Domain;
-use crate::flight::ObtainError;
+use crate::flight::{ObtainError, ROOM_HINT};
 use futures::{StreamExt as _, TryStreamExt as _};
-use sandbox::{Cancel, End, LogFile, LogLine, LogSink, Outcome, Phase, Policy, Sandbox, SandboxError};
+use sandbox::{Cancel, End, Limit, LogFile, LogLine, LogSink, Outcome, Phase, Policy, Sandbox, SandboxError};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -36,7 +36,7 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// Bytes of a log that are kept; chromium's has some 30 MB.
 pub(super) const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Said of a build that used up what it may: the machine's fault and not the ebuild's.
-pub(super) const LIMITS_HINT: &str = "the limits are in [build] of peer.toml";
+const LIMITS_HINT: &str = "the limits are in [build] of peer.toml";
 /// Lines that wait to be looked at.
 const LINES_MAX: usize = 256;
 /// Time between two looks at a log that grows.
@@ -48,6 +48,21 @@ pub enum BuildError {
     /// It cannot be built in a sandbox at all.
     #[error("{0}")]
     Hopeless(String),
+    /// The disk has no room for it.
+    #[error(
+        "there is no room to build it: {} are free at {}, its sources take {} and store.free_min keeps {} free; {ROOM_HINT}",
+        store::human(*free), path.display(), store::human(*needs), store::human(*keeps)
+    )]
+    NoRoom {
+        /// The directory of the job.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that its sources take, those to be fetched and all of them unpacked.
+        needs: u64,
+        /// Bytes that are to stay free.
+        keeps: u64,
+    },
     /// A source is not to be had.
     #[error("{name} is not to be had: {source}")]
     Source {
@@ -142,6 +157,7 @@ impl LocalBuild<'_> {
         let rooms = rooms(self.dir, self.inside)?;
         // Kept beside the log: it says why two fingerprints are not the same.
         write(self.dir, RECIPE, self.planned.recipe.text())?;
+        self.has_room().await?;
         self.entry.show(|job| "fetch".clone_into(&mut job.phase));
         let mut cancelled = self.entry.cancelled();
         tokio::select! {
@@ -156,7 +172,8 @@ impl LocalBuild<'_> {
         self.number_after(&rooms).await?;
         let mut command = self.emerge(&python, BUILD);
         command.push(format!("={}::{}", self.planned.cpv, self.planned.repo).into());
-        let policy = self.inside.build(&rooms, !self.dependencies.is_empty());
+        let mut policy = self.inside.build(&rooms, !self.dependencies.is_empty());
+        policy.limits.disk_reserve_bytes = self.domain.config.store_free_min.0;
         let outcome = self.inside_run(&policy, &command, LOG).await?;
         ended(&outcome, self.entry, LOG)?;
         let (inputs, begun) = (self.planned.inputs.clone(), self.plan.begun);
@@ -168,6 +185,26 @@ impl LocalBuild<'_> {
 
     fn path_error(&self, name: &str, source: io::Error) -> BuildError {
         BuildError::Path { path: self.dir.join(name), source }
+    }
+
+    /// Looks before anything is fetched: what a build takes is not known, but less than its sources it is not. While it runs the
+    /// sandbox looks.
+    async fn has_room(&self) -> Result<(), BuildError> {
+        let (store, files, path) = (self.domain.store.clone(), self.planned.distfiles.clone(), self.dir.to_owned());
+        let keeps = self.domain.config.store_free_min.0;
+        blocking::run(move || {
+            let all = files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
+            let away = files.iter().filter(|file| !store.contains(&file.digest));
+            let needs = away.fold(all, |sum, file| sum.saturating_add(file.size));
+            let stat = rustix::fs::statvfs(&path);
+            let stat = stat.map_err(|error| BuildError::Path { path: path.clone(), source: error.into() })?;
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            if free < needs.saturating_add(keeps) {
+                return Err(BuildError::NoRoom { path, free, needs, keeps });
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// The words that run `emerge` inside.
@@ -343,12 +380,18 @@ fn link(blob: &Blob, dir: &Path, name: &str) -> Result<(), BuildError> {
     }
 }
 
+/// Whether a reason is about what the machine lets a build have, and not about the ebuild.
+pub(super) fn is_of_machine(reason: &str) -> bool {
+    reason.contains(LIMITS_HINT) || reason.contains(ROOM_HINT)
+}
+
 /// What an ended command means.
 fn ended(outcome: &Outcome, entry: &Entry, log: &'static str) -> Result<(), BuildError> {
     let phase = outcome.phase.map_or_else(|| entry.now().phase, |phase: Phase| phase.name().to_owned());
     let why = match outcome.end {
         End::Ended { code: 0 } => return Ok(()),
         End::Cancelled => return Err(BuildError::Cancelled),
+        End::Limit(limit @ Limit::DiskReserve) => format!("{limit}; {ROOM_HINT}"),
         End::Limit(limit) => format!("{limit}; {LIMITS_HINT}"),
         End::Ended { code } => died(outcome).unwrap_or_else(|| format!("Portage ended with exit code {code}")),
     };

@@ -3,10 +3,10 @@
 //! In reading order: [`plan`] asks Portage's resolver; [`recipe`] makes its answer one canonical text, whose digest names
 //! the package among nodes; [`jobs`] keeps what is to be done across restarts; [`work`] carries one job through;
 //! [`substitute`] takes a package that a peer built, if [`trust`] says that its [`claim`] counts; [`local`] builds it
-//! inside the walls that [`inside`] describes; [`publish`] signs, keeps and lists what came of either; [`challenge`]
+//! inside the walls that [`inside`] describes, with all that the configuration leads to ([`reach`]); [`publish`] signs, keeps and lists what came of either; [`challenge`]
 //! compares two builds of one recipe.
 //!
-//! **Invariants.** A fingerprint has at most one job that is not ended. A package is listed only after its bytes are in
+//! **Invariants.** A fingerprint has at most one job for this machine and one for others that is not ended. A package is listed only after its bytes are in
 //! the store and its row is written. No key is ever inside the sandbox, and nothing a peer says chooses what runs there.
 
 mod capture;
@@ -15,20 +15,25 @@ pub mod claim;
 mod foreign;
 pub mod inside;
 pub mod jobs;
+mod kept_plans;
+mod left_over;
 pub mod local;
 pub mod offload;
 pub mod plan;
 pub mod publish;
+pub mod reach;
 pub mod recipe;
 mod record;
+mod resume;
 pub mod substitute;
 mod trial;
 pub mod trust;
 mod work;
 
-use crate::api_builds::{BuildRequest, Fate, JobState, PlanOption, PlannedPackage};
+use crate::api_builds::{BuildRequest, Fate, PlanOption, PlannedPackage};
 use crate::binhost::BinpkgRow;
 use crate::blocking;
+pub(crate) use crate::causes::with_causes;
 use crate::config::Config;
 use crate::config_build::OnMiss;
 use crate::domain::Domain;
@@ -37,8 +42,10 @@ use crate::swarm::{Identity, PeerId};
 use futures::StreamExt as _;
 use inside::Inside;
 use jobs::{Entry, JobError, Jobs};
+use kept_plans::KeptPlans;
 use offload::{Grounded, Offload, On};
 use plan::{Plan, PlanError, Planned};
+use reach::{Reach, ReachError};
 use sandbox::{MissingProgram, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -50,12 +57,9 @@ use substitute::Caught;
 use tokio::sync::Semaphore;
 use tree::digest::Digest;
 use trust::Trust;
-pub(crate) use work::with_causes;
 
 /// Packages whose claims are looked for side by side.
 const LOOK_WIDTH: usize = 8;
-/// A job that was begun so often and never came to an end is given up: it may be what stops the daemon.
-const ATTEMPTS_MAX: u32 = 3;
 
 /// Everything builds are made of.
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub struct Builds {
     identity: Identity,
     path: OsString,
     sandbox: OnceLock<Sandbox>,
+    plans: KeptPlans,
     slots: Semaphore,
     trying: tokio::sync::Mutex<()>,
 }
@@ -82,6 +87,9 @@ pub enum RequestError {
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The configuration cannot be shown to builds.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     /// There is no job.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -116,6 +124,12 @@ pub struct Foreseen {
     pub from: Option<PeerId>,
 }
 
+/// The repositories that are there now: one that is synchronised aside may have gone since it was read.
+pub(crate) fn repositories_of(domain: &Domain) -> Vec<PathBuf> {
+    let list = domain.repositories.list();
+    list.iter().map(|repo| PathBuf::from(&repo.path)).filter(|path| path.is_dir()).collect()
+}
+
 impl Builds {
     /// Reads the jobs; begins nothing. `path` is the daemon's `PATH`, where Portage and bwrap are looked for. Blocking.
     ///
@@ -141,6 +155,7 @@ impl Builds {
             identity,
             path,
             sandbox,
+            plans: KeptPlans::default(),
             slots: Semaphore::new(config.build.jobs_max),
             trying: tokio::sync::Mutex::new(()),
         })
@@ -156,17 +171,36 @@ impl Builds {
         Ok(self.sandbox.get_or_init(|| opened).clone())
     }
 
-    pub(crate) fn inside(&self, domain: &Domain) -> Inside {
-        let repos: Vec<PathBuf> = domain.repositories.list().iter().map(|repo| PathBuf::from(&repo.path)).collect();
-        let own = domain.config.repos.as_ref().map(|paths| portage::repositories(paths));
-        Inside::new(&domain.config, &repos, own, self.path.clone())
+    /// What builds of this machine's configuration see now.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    /// When Portage reads something here that they cannot be shown.
+    pub(crate) async fn inside(&self, domain: &Domain) -> Result<Inside, ReachError> {
+        let repos = repositories_of(domain);
+        let asked = Inside::asked(&domain.config, &repos);
+        let reach = blocking::run(move || Reach::of(&asked)).await?;
+        Ok(self.inside_with(domain, &repos, reach))
+    }
+
+    /// The same without what lies elsewhere: enough to try out whether builds could run at all.
+    fn inside_without_links(&self, domain: &Domain) -> Inside {
+        let repos = repositories_of(domain);
+        let reach = Reach::nowhere(&Inside::asked(&domain.config, &repos).config_root);
+        self.inside_with(domain, &repos, reach)
+    }
+
+    fn inside_with(&self, domain: &Domain, repos: &[PathBuf], reach: Reach) -> Inside {
+        let own = portage::given_repositories(&domain.config);
+        Inside::new(&domain.config, repos, reach, own, self.path.clone())
     }
 
     /// What the builds of a plan see.
-    fn inside_of(&self, domain: &Domain, plan: &Plan) -> Inside {
+    async fn inside_of(&self, domain: &Domain, plan: &Plan) -> Result<Inside, ReachError> {
         match &plan.foreign {
-            Some(foreign) => Inside::of_foreign(&domain.config, foreign, self.path.clone()),
-            None => self.inside(domain),
+            Some(foreign) => Ok(Inside::of_foreign(&domain.config, foreign, self.path.clone())),
+            None => self.inside(domain).await,
         }
     }
 
@@ -184,7 +218,7 @@ impl Builds {
     /// When there can be no sandbox, or Portage finds no way.
     pub async fn plan(&self, domain: &Domain, atoms: &[String], options: &[PlanOption]) -> Result<Plan, RequestError> {
         let begun = Instant::now();
-        let plan = plan::plan(&self.sandbox()?, &self.inside(domain), atoms, options).await?;
+        let plan = plan::plan(&self.sandbox()?, &self.inside(domain).await?, atoms, options).await?;
         tracing::debug!(packages = plan.packages.len(), took = ?begun.elapsed(), "planned");
         // Who asks for a plan may have changed the configuration before.
         domain.binhost.look_again();
@@ -208,12 +242,17 @@ impl Builds {
         Ok(decisions.iter().filter_map(|decision| planned_package(&plan, decision, None)).collect())
     }
 
-    /// What becomes of those packages of a plan that are needed, without beginning anything and with the builders that the
-    /// configuration allows.
+    /// Keeps a plan that its user is told of; by the number of the answer just this one is begun.
+    #[must_use]
+    pub fn keep_plan(&self, atoms: &[String], options: &[PlanOption], plan: &Arc<Plan>) -> u64 {
+        self.plans.keep(atoms, options, plan)
+    }
+
+    /// What becomes of those packages of a plan that are needed, without beginning anything.
     ///
     /// Cancel safe: yes.
-    pub async fn foresee(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool) -> Vec<Foreseen> {
-        let decisions = self.decide(domain, plan, rebuild, On::Policy).await;
+    pub async fn foresee(&self, domain: &Arc<Domain>, plan: &Plan, rebuild: bool, on: On) -> Vec<Foreseen> {
+        let decisions = self.decide(domain, plan, rebuild, on).await;
         let foreseen = |decision: &Decision| {
             let package = planned_package(plan, decision, None)?;
             Some(Foreseen { index: decision.index, package, from: decision.from })
@@ -229,19 +268,22 @@ impl Builds {
     /// As [`Builds::plan`], or when a job cannot be kept.
     pub async fn request(&self, domain: &Arc<Domain>, request: &BuildRequest, on: On) -> Result<Request, RequestError> {
         let rebuild = request.rebuild;
-        let plan = Arc::new(self.plan(domain, &request.atoms, &request.options).await?);
-        let decisions = self.decide(domain, &plan, rebuild, on).await;
+        let kept = request.plan.and_then(|number| self.plans.take(number, &request.atoms, &request.options));
+        let plan = match kept {
+            Some(plan) => plan,
+            None => Arc::new(self.plan(domain, &request.atoms, &request.options).await?),
+        };
+        let mut decisions = self.decide(domain, &plan, rebuild, on).await;
+        if !request.only.is_empty() {
+            let only: BTreeSet<&str> = request.only.iter().map(String::as_str).collect();
+            let name = |decision: &Decision| plan.packages.get(decision.index).map(|package| package.cpv.to_string());
+            decisions.retain(|decision| name(decision).is_some_and(|name| only.contains(name.as_str())));
+        }
         let (mut planned, mut jobs) = (Vec::new(), Vec::new());
         for decision in decisions {
             let left = request.policy && decision.fate == Fate::Build && domain.config.build.on_miss == OnMiss::Emerge;
             let job = match decision.fate {
-                Fate::Have => {
-                    if let Some(package) = plan.packages.get(decision.index) {
-                        let (adopting, fingerprint) = (Arc::clone(domain), package.recipe.fingerprint());
-                        blocking::run(move || publish::adopt(&adopting, &fingerprint)).await;
-                    }
-                    None
-                }
+                Fate::Have => None,
                 Fate::Build if left => None,
                 Fate::Substitute | Fate::Offload | Fate::Build => {
                     let rebuild = rebuild && plan.packages.get(decision.index).is_some_and(|package| package.asked);
@@ -299,9 +341,11 @@ impl Builds {
             let reason = "asked to build it again".to_owned();
             return Decision { index, fate: Fate::Build, size: sources_size(package), reason, from: None };
         }
-        if !rebuild && let Some(held) = held(domain, &fingerprint).await {
-            let reason = held.map_or("this recipe was built to it".to_owned(), |peer| format!("built by {peer}"));
-            return Decision { index, fate: Fate::Have, size: 0, reason, from: held };
+        let held = if rebuild { Vec::new() } else { own(domain, &fingerprint).await };
+        if let Some(row) = held.first() {
+            let from = row.builder();
+            let reason = from.map_or("this recipe was built to it".to_owned(), |peer| format!("built by {peer}"));
+            return Decision { index, fate: Fate::Have, size: 0, reason, from };
         }
         let claims = if rebuild { Vec::new() } else { self.counting_claims(domain, package).await };
         if let Some(best) = claims.first() {
@@ -350,15 +394,14 @@ impl Builds {
         self.caught.has(peer)
     }
 
-    /// Stops a job; None when there is no such job, false when it had ended.
+    /// Stops these jobs, or all that go on; answers those of them that had not ended. Blocking.
     #[must_use]
-    pub fn cancel(&self, id: u64) -> Option<bool> {
-        let entry = self.jobs.get(id)?;
-        let open = !entry.now().state.is_final();
-        if open {
-            entry.cancel();
-        }
-        Some(open)
+    pub fn cancel(&self, ids: Option<&[u64]>) -> Vec<Arc<Entry>> {
+        let mut open = self.jobs.open_ones();
+        open.retain(|entry| ids.is_none_or(|ids| ids.contains(&entry.id())));
+        // The oldest first: what waits for another job, which was begun for it, hears of its own cancel before of that one's end.
+        open.iter().for_each(|entry| entry.cancel());
+        open
     }
 
     /// Hears other machines that give builds, from now on.
@@ -372,50 +415,16 @@ impl Builds {
 
     /// Begins again what was not ended when the daemon stopped, and lets go of what it left lying.
     pub async fn resume(domain: Arc<Domain>) {
-        let cleaning = Arc::clone(&domain);
-        blocking::run(move || work::clean_all(&cleaning)).await;
-        for entry in domain.builds.jobs.open_ones() {
-            let job = entry.now();
-            let give_up = |reason: String| {
-                let entry = Arc::clone(&entry);
-                blocking::run(move || {
-                    entry.keep(|job| {
-                        job.state = JobState::Failed;
-                        job.reason = Some(reason);
-                        job.ended_at = Some(crate::stats::now_s());
-                    });
-                })
-            };
-            if job.client.is_some() {
-                give_up("the daemon was stopped; whom it is for asks again".to_owned()).await;
-                continue;
-            }
-            if job.attempt >= ATTEMPTS_MAX {
-                give_up(format!("the daemon stopped {} times while it was made", job.attempt)).await;
-                continue;
-            }
-            let atom = format!("={}::{}", job.cpv, job.repo);
-            match domain.builds.plan(&domain, std::slice::from_ref(&atom), &[]).await {
-                Ok(plan) => {
-                    let same = |package: &Planned| package.recipe.fingerprint().to_string() == job.fingerprint;
-                    match plan.packages.iter().position(same) {
-                        Some(index) => work::spawn(&domain, &Arc::new(plan), index, entry),
-                        None => {
-                            give_up("the repository, configuration or compiler changed while the daemon was stopped: ask again".to_owned()).await;
-                        }
-                    }
-                }
-                Err(error) => give_up(format!("the daemon was stopped, and now: {error}")).await,
-            }
-        }
+        resume::resume(&domain).await;
     }
 }
 
-/// Whether a package of the recipe is here, and who built it if another node did.
-async fn held(domain: &Arc<Domain>, fingerprint: &Digest) -> Option<Option<PeerId>> {
+/// The packages of a recipe that are this machine's own. One that was made for another machine never becomes this one's: its
+/// recipe is the same, and yet it came of that machine's configuration.
+pub(crate) async fn own(domain: &Arc<Domain>, fingerprint: &Digest) -> Vec<BinpkgRow> {
     let (looking, fingerprint) = (Arc::clone(domain), *fingerprint);
     let rows = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await;
-    rows.first().map(BinpkgRow::builder)
+    rows.into_iter().filter(|row| !row.guest).collect()
 }
 
 fn sources_size(package: &Planned) -> u64 {

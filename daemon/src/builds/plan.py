@@ -46,26 +46,27 @@ def digest(path):
 
 
 def patches_in(top):
-    """Digest of names and contents of what eapply_user applies of a directory; None when there is nothing."""
+    """Digest of names and contents of what eapply_user applies of a directory; None when there is nothing. What is empty,
+    or a link to nothing, takes away a patch of the same name of another directory."""
+    if not os.path.isdir(top):
+        return None
     found = []
-    for folder, _folders, names in os.walk(top):
-        for path in (os.path.join(folder, name) for name in names if name.endswith((".patch", ".diff"))):
-            if os.path.isfile(path):
-                found.append(f"{os.path.relpath(path, top)}\0{digest(path)}\0")
+    for path in (os.path.join(top, name) for name in os.listdir(top) if name.endswith((".patch", ".diff"))):
+        content = digest(path) if os.path.isfile(path) and os.path.getsize(path) else ""
+        found.append(f"{os.path.relpath(path, top)}\0{content}\0")
     return hashlib.blake2b("".join(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest() if found else None
 
 
-def digest_tree(top):
+def digest_tree(top, within=None):
     """Digest of names, contents and x bits below a directory, or of a file; None when there is nothing to read."""
     if os.path.isfile(top):
         return digest(top)
     if not os.path.isdir(top):
         return None
     found = []
-    for folder, _folders, names in os.walk(top):
-        for path in (os.path.join(folder, name) for name in names):
-            if os.path.isfile(path):
-                found.append(f"{os.path.relpath(path, top)}\0{os.access(path, os.X_OK)}\0{digest(path)}\0")
+    for path in files_below(top, within):
+        if os.path.isfile(path):
+            found.append(f"{os.path.relpath(path, top)}\0{os.access(path, os.X_OK)}\0{digest(path)}\0")
     return hashlib.blake2b("".join(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest() if found else None
 
 
@@ -106,7 +107,7 @@ def environment(pkg, settings):
     """What the ebuild's environment says that may change the image."""
     kept = {}
     for name, value in settings.environ().items():
-        if not value or not in_recipe(name):
+        if not value or not in_recipe(name) or OWNERS.get(name) == value:
             continue
         # What packages put into /etc/env.d: those it needs are among the dependencies, and the others are none of its.
         if name in of_root and not reaches(name, settings):
@@ -163,14 +164,9 @@ def settings_of(pkg, config):
 
 
 def profile_of(settings, db):
-    """The profile as REPOSITORY:PATH where it lies in one, and the digests of the bashrc files of it and of the user."""
+    """The profile as REPOSITORY:PATH where it lies in one, else its name."""
     top = settings.profile_path or ""
-    name = os.path.basename(top)
-    for repo in db.repositories:
-        inside = os.path.join(os.path.realpath(repo.location), "profiles") + os.sep
-        if os.path.realpath(top).startswith(inside):
-            name = f"{repo.name}:{os.path.realpath(top)[len(inside):]}"
-    return name
+    return profile_in_repository(top, db.repositories) or os.path.basename(top)
 
 
 def bashrc_paths(pkg, settings):
@@ -186,16 +182,47 @@ def bashrc_paths(pkg, settings):
     ]
 
 
+def sourced_by(path, settings):
+    """The files that a script sources by a name that needs no shell to be understood (reach/named.rs shows the same)."""
+    root = settings["PORTAGE_CONFIGROOT"].rstrip("/")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read(4 << 20).splitlines()
+    for line in lines:
+        words = line.split()
+        comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
+        for before, word, name in zip([";", *words], words[:comment], words[1:comment]):
+            if word in ("source", ".") and (before.endswith(";") or before in ("then", "do", "else", "{", "&&", "||", "!")):
+                name = name.rstrip(";").replace('"', "").replace("'", "")
+                for spelt in ("${PORTAGE_CONFIGROOT%/}", "${PORTAGE_CONFIGROOT}", "$PORTAGE_CONFIGROOT"):
+                    name = name.replace(spelt, root)
+                if name.startswith("/") and not set("$`*?[{(\\") & set(name):
+                    yield name
+
+
+def with_sourced(paths, settings):
+    """Scripts, and behind each those that it sources, each once."""
+    ahead, all_paths = list(reversed(paths)), {}
+    while ahead:
+        path = ahead.pop()
+        if path not in all_paths:
+            all_paths[path] = None
+            files = [path] if os.path.isfile(path) else files_below(path) if os.path.isdir(path) else []
+            ahead += [name for file in files if os.path.isfile(file) for name in sourced_by(file, settings) if os.path.isfile(name)]
+    return list(all_paths)
+
+
 def bashrcs(pkg, settings):
     of_profiles, of_user = bashrc_paths(pkg, settings)
-    return [total for path in dict.fromkeys([*of_profiles, *of_user]) if (total := digest_tree(path))]
+    return [total for path in with_sourced([*of_profiles, *of_user], settings) if (total := digest_tree(path))]
 
 
 def private(pkg, settings):
     """Scripts of this machine's user that the build runs: no other machine is given them."""
     of_profiles, of_user = bashrc_paths(pkg, settings)
     etc = os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage") + os.sep
-    of_user += [path for path in of_profiles if path.startswith(etc)]
+    repositories = settings.repositories
+    of_user += [path for path in of_profiles if not profile_in_repository(os.path.dirname(path), repositories)]
+    of_user += saved_config_paths(pkg, settings)
     return [os.path.relpath(path, etc) for path in of_user if digest_tree(path)]
 
 
@@ -213,6 +240,21 @@ def user_patches(pkg, settings):
     return {name: total for name in names if (total := patches_in(os.path.join(top, name)))}
 
 
+def saved_config_paths(pkg, settings):
+    """Where savedconfig.eclass looks for the user's configuration of a package; no other package sees it."""
+    if "savedconfig" not in pkg.use.enabled:
+        return []
+    top = os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage/savedconfig")
+    hosts = [settings[name] for name in ("CTARGET", "CHOST") if settings.get(name)]
+    names = [pkg.pf, f"{pkg.cpv.cp.split('/')[1]}-{portage.versions.catpkgsplit(pkg.cpv)[2]}", pkg.cpv.cp.split("/")[1]]
+    return [os.path.join(top, host, pkg.category, name) for host in [*hosts, ""] for name in names]
+
+
+def saved_config(pkg, settings):
+    """The first that is there is taken."""
+    return next((total for path in saved_config_paths(pkg, settings) if (total := digest_tree(path))), None)
+
+
 def distfiles(pkg, db, tree, path):
     wanted = db.getFetchMap(pkg.cpv, useflags=pkg.use.enabled, mytree=tree)
     known = db.repositories.get_repo_for_location(tree).load_manifest(os.path.dirname(path), None).getTypeDigests("DIST")
@@ -227,6 +269,7 @@ def distfiles(pkg, db, tree, path):
 
 
 def describe(pkg, config, graph, chosen):
+    troubles.clear()
     db = config.trees[pkg.root]["porttree"].dbapi
     path, tree = db.findname2(pkg.cpv, myrepo=pkg.repo)
     settings = settings_of(pkg, config)
@@ -235,7 +278,7 @@ def describe(pkg, config, graph, chosen):
     edges = graph.nodes[pkg][0] if pkg in graph.nodes else {}
     built_with = sorted({child for child, why in edges.items() if any(priority.buildtime for priority in why)}, key=str)
     features = sorted(name for name in FEATURES_IN_IMAGE if name in settings.features)
-    return {
+    described = {
         "cpv": str(pkg.cpv),
         "slot": f"{pkg.slot}/{pkg.sub_slot}",
         "repo": pkg.repo,
@@ -247,8 +290,9 @@ def describe(pkg, config, graph, chosen):
         "iuse": sorted(pkg.iuse.all),
         "ebuild": digest(path),
         "eclasses": {name: digest(eclasses[name].location) for name in inherited if name in eclasses},
-        "files": digest_tree(os.path.join(os.path.dirname(path), "files")),
+        "files": digest_tree(os.path.join(os.path.dirname(path), "files"), [repo.location + os.sep for repo in db.repositories]),
         "patches": user_patches(pkg, settings),
+        "savedconfig": saved_config(pkg, settings),
         "bashrc": bashrcs(pkg, settings),
         "private": private(pkg, settings),
         "toolchain": toolchain(settings),
@@ -269,6 +313,7 @@ def describe(pkg, config, graph, chosen):
         ),
         "inputs": [path, *(eclasses[name].location for name in inherited if name in eclasses), os.path.dirname(path)],
     }
+    return {**described, "trouble": troubles[0] if troubles else None}
 
 
 def needed_inside(pkg, graph, chosen):

@@ -105,6 +105,8 @@ pub(super) struct Ebuild {
     pub(super) eclasses: BTreeMap<String, String>,
     pub(super) files: Option<String>,
     pub(super) patches: BTreeMap<String, String>,
+    /// The user's configuration of this package, where it asks for one.
+    pub(super) savedconfig: Option<String>,
     pub(super) bashrc: Vec<String>,
     pub(super) profile: String,
     pub(super) toolchain: BTreeMap<String, String>,
@@ -118,6 +120,8 @@ pub(super) struct Ebuild {
     pub(super) inputs: Vec<PathBuf>,
     /// Scripts below `/etc/portage` that the build runs.
     pub(super) private: Vec<String>,
+    /// Why its recipe cannot be told.
+    pub(super) trouble: Option<String>,
 }
 
 /// A distfile as the Manifest names it.
@@ -221,7 +225,10 @@ pub async fn plan(
     }
     match serde_json::from_slice(&captured.output)? {
         Answer::Error { error } => Err(PlanError::Refused { why: error, said }),
-        Answer::Plan(resolved) => read(resolved, begun),
+        Answer::Plan(mut resolved) => {
+            resolved.inputs.extend(inside.watched().iter().cloned());
+            read(resolved, begun)
+        }
     }
 }
 
@@ -278,7 +285,8 @@ fn one(
     let has = |words: &[String], word: &str| words.iter().any(|other| other == word);
     let hopeless = has(&ebuild.properties, "live")
         .then(|| "a live ebuild fetches while it is built, and there is no network in the sandbox".to_owned())
-        .or_else(|| has(&ebuild.properties, "interactive").then(|| "it asks questions while it is built".to_owned()));
+        .or_else(|| has(&ebuild.properties, "interactive").then(|| "it asks questions while it is built".to_owned()))
+        .or_else(|| ebuild.trouble.clone());
     let licensed = License::new(&ebuild.license).may_redistribute(eula);
     Ok(Planned {
         cpv,

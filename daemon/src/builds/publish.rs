@@ -77,8 +77,6 @@ pub(super) fn built(
     let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
     let demands = demands(planned, links);
     let row = BinpkgRow::describe(signed, &gpkg, image.digest(), fingerprint, Origin::Built, demands)?;
-    // One that takes the place of a package of this machine's own is listed as that was.
-    let guest = guest && domain.binhost.of_recipe(&fingerprint).iter().all(|old| old.guest);
     let row = BinpkgRow { guest, ..row };
     let claim = planned.may_share.then(|| claim(identity, planned, &row));
     list(domain, row, claim)
@@ -196,18 +194,11 @@ pub(super) fn claim_of(identity: &Identity, row: &BinpkgRow) -> Option<SignedCla
     Some(claim.sign(identity))
 }
 
-/// A package that was built for another machine is one of this one's own from now on, since its user asks for it. Blocking.
-pub(super) fn adopt(domain: &Domain, fingerprint: &Digest) {
-    for row in domain.binhost.of_recipe(fingerprint).into_iter().filter(|row| row.guest) {
-        if let Err(error) = domain.binhost.add(BinpkgRow { guest: false, ..row }) {
-            tracing::warn!(%error, "a package that was built for another machine cannot be listed here");
-        }
-    }
-}
-
-/// Row and claim in one step, then the index, then the swarm; and what the row takes the place of goes.
+/// Row and claim in one step, then the index, then the swarm; and what the row takes the place of goes: what was made for
+/// another machine takes the place of nothing that is this one's own.
 fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<BinpkgRow, PublishError> {
-    let replaced: Vec<Digest> = domain.binhost.of_recipe(&row.fingerprint).iter().map(|old| old.digest).collect();
+    let replaced = domain.binhost.of_recipe(&row.fingerprint).into_iter().filter(|old| old.guest || !row.guest);
+    let replaced: Vec<Digest> = replaced.map(|old| old.digest).collect();
     let key = claim.as_ref().map(claim_key);
     let change = claim.as_ref().zip(key.as_deref()).map(|(claim, key)| RowChange {
         table: RowTable::Claims,

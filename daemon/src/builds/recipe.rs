@@ -39,6 +39,9 @@ impl Recipe {
             lines.add(&["files", files]);
         }
         lines.each("patch", &ebuild.patches);
+        if let Some(savedconfig) = &ebuild.savedconfig {
+            lines.add(&["savedconfig", savedconfig]);
+        }
         // In the order in which they are sourced.
         ebuild.bashrc.iter().for_each(|digest| lines.add(&["bashrc", digest]));
         for file in &ebuild.distfiles {
@@ -46,6 +49,10 @@ impl Recipe {
             lines.add(&["distfile", &file.name, &size, file.blake2b.as_deref().unwrap_or_default()]);
         }
         lines.set("dependency", &ebuild.dependencies);
+        // What is not known is the same on no other machine.
+        if let Some(trouble) = &ebuild.trouble {
+            lines.add(&["trouble", trouble]);
+        }
         Self(lines.0)
     }
 
@@ -168,7 +175,7 @@ mod tests {
     #[test]
     fn each_input_changes_the_fingerprint() {
         let same = fingerprint(&ebuild());
-        let changes: [Change; 18] = [
+        let changes: [Change; 20] = [
             ("cpv", |e| e.cpv = "app-misc/one-1.1".into()),
             ("slot", |e| e.slot = "0/1".into()),
             ("repository", |e| e.repo = "guru".into()),
@@ -178,6 +185,7 @@ mod tests {
             ("ebuild", |e| e.ebuild = "e1".into()),
             ("eclass", |e| e.eclasses = map(&[("cargo", "c1")])),
             ("files", |e| e.files = None),
+            ("savedconfig", |e| e.savedconfig = Some("s0".into())),
             ("patch", |e| e.patches = map(&[("one", "p1")])),
             ("bashrc", |e| e.bashrc = vec!["b1".into()]),
             ("profile", |e| e.profile = "gentoo:other".into()),
@@ -187,6 +195,7 @@ mod tests {
             ("tool", |e| e.toolchain = map(&[("cc", "gcc 13")])),
             ("distfile", |e| e.distfiles[0].blake2b = Some("d1".into())),
             ("dependency", |e| e.dependencies = vec!["dev-libs/two-1.0 i1".into()]),
+            ("trouble", |e| e.trouble = Some("no compiler".into())),
         ];
         for (what, change) in changes {
             let mut changed = ebuild();

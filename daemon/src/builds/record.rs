@@ -44,12 +44,16 @@ const NAMES: [&str; 15] = [
     "sets",
 ];
 /// Variables of `PORTAGE_*` that change an image; all others say how Portage works.
-const OF_PORTAGE: [&str; 5] = [
+const OF_PORTAGE: [&str; 9] = [
     "PORTAGE_COMPRESS",
     "PORTAGE_COMPRESS_EXCLUDE_SUFFIXES",
     "PORTAGE_COMPRESS_FLAGS",
     "PORTAGE_DOCOMPRESS_SIZE_LIMIT",
+    "PORTAGE_GRPNAME",
+    "PORTAGE_INST_GID",
+    "PORTAGE_INST_UID",
     "PORTAGE_STRIP_FLAGS",
+    "PORTAGE_USERNAME",
 ];
 /// Variables that would change how a build goes and not what its recipe says.
 const REFUSED: [&str; 21] = [

@@ -6,10 +6,12 @@
 //! or the recipe says is believed no more until the daemon starts again, and the package is built here.
 
 use super::claim::{CLAIM_BYTES_MAX, SignedClaim};
+use super::jobs::Entry;
 use super::plan::Planned;
 use super::trust::Trust;
 use crate::blocking;
 use crate::domain::{Domain, Target};
+use crate::flight::ObtainError;
 use crate::swarm::{OpenError, PeerId};
 use futures::StreamExt as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,36 +136,44 @@ pub(super) fn counting(all: &[SignedClaim], planned: &Planned, trust: &Trust, ca
     good
 }
 
-/// The package of the first claim that leads to one, or None: then it is built here.
+/// The package of the first claim that leads to one, or None: then it is built. Each that leads to none is told with the job.
 ///
 /// Cancel safe: yes.
+///
+/// # Errors
+/// When there is no room for it here: who has no room for a package has none to build it either.
 pub(super) async fn obtain(
     domain: &Arc<Domain>,
     planned: &Planned,
     claims: Vec<SignedClaim>,
-    caught: &Caught,
-) -> Option<Substitute> {
+    entry: &Entry,
+) -> Result<Option<Substitute>, Arc<ObtainError>> {
+    let caught = &domain.builds.caught;
     for claim in claims {
+        let builder = domain.groups.name(&claim.builder);
         let said = &claim.claim;
         let wanted = Wanted { digest: said.digest, size: Some(said.size), sha512: None };
         let target = Target { name: format!("{}.gpkg.tar", said.cpv.pf()), wanted, over_http: None };
         let blob = match domain.obtain_from(&target, &likely(domain, &claim.builder)).await {
             Ok((blob, _source)) => blob,
+            Err(error) if matches!(*error, ObtainError::DiskFull { .. }) => return Err(error),
             Err(error) => {
                 tracing::info!(cpv = %said.cpv, builder = %claim.builder, %error, "a claimed package is not to be had");
+                entry.tell(format!("the package of {builder} is not to be had: {error}"));
                 continue;
             }
         };
         let (looking, planned, said) = (blob.clone(), planned.clone(), claim.claim.clone());
         match blocking::run(move || look(&looking, &planned, &said.image)).await {
-            Ok((gpkg, links)) => return Some(Substitute { claim, blob, gpkg, links }),
+            Ok((gpkg, links)) => return Ok(Some(Substitute { claim, blob, gpkg, links })),
             Err(why) => {
                 tracing::warn!(cpv = %claim.claim.cpv, builder = %claim.builder, why, "a trusted builder is believed no more: its package is not what it says");
+                entry.tell(format!("the package of {builder} is not what it claims: {why}"));
                 caught.add(claim.builder);
             }
         }
     }
-    None
+    Ok(None)
 }
 
 /// Who may have a package without announcing it: who built it, then the members, any of which may have given the claim.

@@ -6,7 +6,7 @@ use super::{Builds, with_causes};
 use crate::blocking;
 use crate::doctor::Building;
 use crate::domain::Domain;
-use sandbox::{Cancel, Sandbox, remove_tree};
+use sandbox::{Cancel, Sandbox, Standing, remove_tree};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -23,11 +23,15 @@ impl Builds {
     /// Cancel safe: yes; what is left of a trial is removed by the next one.
     pub async fn try_out(&self, domain: &Domain) -> Building {
         let _one_at_a_time = self.trying.lock().await;
-        let inside = self.inside(domain);
+        // What of the configuration cannot be shown is a finding of its own.
+        let inside = match self.inside(domain).await {
+            Ok(inside) => inside,
+            Err(_told_elsewhere) => self.inside_without_links(domain),
+        };
         let identity = inside.identity();
         let sandbox = match self.sandbox() {
             Ok(sandbox) => sandbox,
-            Err(missing) => return Building::new(identity, Err(missing.to_string()), Err("not tried".to_owned())),
+            Err(missing) => return Building::new(identity, Err(missing.to_string()), None),
         };
         let dir = super::inside::absolute(&domain.config.data_dir).join("jobs").join(DIRECTORY);
         let (making, within) = (dir.clone(), inside.clone());
@@ -46,9 +50,12 @@ impl Builds {
             }
         })
         .await;
+        let is_possible = tried.as_ref().is_ok_and(|found| found.iter().all(|one| one.standing < Standing::Blocks));
         let portage = match inside.program("python3") {
-            Some(python) => portage_inside(&sandbox, &inside.resolver(), &python).await,
-            None => Err("there is no python3 in the PATH".to_owned()),
+            // Without a sandbox there is nothing to say of what is in it.
+            _ if !is_possible => None,
+            Some(python) => Some(portage_inside(&sandbox, &inside.resolver(), &python).await),
+            None => Some(Err("there is no python3 in the PATH".to_owned())),
         };
         Building::new(identity, tried, portage)
     }

@@ -28,7 +28,8 @@ KNOWN = frozenset(
     GOARM64 GOFLAGS GOMIPS GOMIPS64 GOPPC64 GORISCV64 HOSTCC HOSTCXX INSTALL_MASK I_KNOW_WHAT_I_AM_DOING KBUILD_OUTPUT
     KERNEL_DIR L10N LANG LD LDCFLAGS LDFLAGS LEX LINGUAS M4 MAKEFLAGS MAKEOPTS MYCMAKEARGS MYMESONARGS NINJA NINJAFLAGS
     NINJAOPTS NM OBJC OBJCFLAGS OBJCOPY OBJCXX OBJCXXFLAGS OBJDUMP PKG_CONFIG PKG_INSTALL_MASK PORTAGE_COMPRESS
-    PORTAGE_COMPRESS_EXCLUDE_SUFFIXES PORTAGE_COMPRESS_FLAGS PORTAGE_DOCOMPRESS_SIZE_LIMIT PORTAGE_STRIP_FLAGS PYTHON RANLIB
+    PORTAGE_COMPRESS_EXCLUDE_SUFFIXES PORTAGE_COMPRESS_FLAGS PORTAGE_DOCOMPRESS_SIZE_LIMIT PORTAGE_GRPNAME PORTAGE_INST_GID
+    PORTAGE_INST_UID PORTAGE_STRIP_FLAGS PORTAGE_USERNAME PYTHON RANLIB
     RC READELF RUSTC RUSTDOCFLAGS RUSTFLAGS SED SIZE SOURCE_DATE_EPOCH STRINGS STRIP STRIP_MASK TEST_VERBOSE TZ USE VALAFLAGS
     WANT_AUTOCONF WANT_AUTOMAKE WINDRES YACC YFLAGS
     """.split()
@@ -61,13 +62,15 @@ PLACES = frozenset(
     SRC_URI GPG_VERIFY_GROUP_DROP GPG_VERIFY_USER_DROP A AA CATEGORY P PN PV PR PF PVR
     """.split()
 )
+# Whose files of the image become whose (_post_src_install_uid_fix): in a recipe where they are not what they are everywhere.
+OWNERS = {"PORTAGE_USERNAME": "portage", "PORTAGE_GRPNAME": "portage", "PORTAGE_INST_UID": "0", "PORTAGE_INST_GID": "0"}
 # PORTAGE_* of the environment says where Portage works; only these say how the image is made.
 PORTAGE_IN_IMAGE = frozenset(
     """
     PORTAGE_COMPRESS PORTAGE_COMPRESS_FLAGS PORTAGE_COMPRESS_EXCLUDE_SUFFIXES PORTAGE_DOCOMPRESS_SIZE_LIMIT
     PORTAGE_STRIP_FLAGS
     """.split()
-)
+) | set(OWNERS)
 NATIVE = ("-march=native", "-mcpu=native", "-mtune=native")
 
 
@@ -125,10 +128,19 @@ def keep_the_rest_out():
     config._grab_pkg_env, config.environ = grab_and_note, environ_that_may_reach
 
 
+# What stands in the way of describing the package that is looked at: its own trouble, and of nobody else.
+troubles = []
+
+
 def compiler(settings, name, fallback):
     """The command of CC or CXX as an ebuild finds it: set, with the CHOST in front, or plain."""
-    if settings.get(name):
-        return shlex.split(settings[name])
+    try:
+        said = shlex.split(settings.get(name, ""))
+    except ValueError as error:
+        troubles.append(f"{name}={settings[name]!r} is no command: {error}")
+        said = settings[name].split()
+    if said:
+        return said
     prefixed = f"{settings.get('CHOST', '')}-{fallback}"
     found = portage.process.find_binary(prefixed)
     return [prefixed if found else fallback]
@@ -157,15 +169,23 @@ def native(word, settings):
     command = tuple(compiler(settings, "CC", "gcc"))
     if (command, word) not in native_meaning:
         native_meaning[command, word] = ask_native(command, word)
-    return native_meaning[command, word]
+    meaning = native_meaning[command, word]
+    if isinstance(meaning, str):
+        troubles.append(meaning)
+        return [word]
+    return meaning
 
 
 def ask_native(command, word):
-    """The options that the compiler proper is given for a word: gcc's `cc1`, or clang itself with `-cc1`."""
-    ended = subprocess.run(
-        [*command, word, "-E", "-v", "-x", "c", "/dev/null"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=20, check=False,
-    )
+    """The options that the compiler proper is given for a word: gcc's `cc1`, or clang itself with `-cc1`. Text, when it does
+    not say."""
+    try:
+        ended = subprocess.run(
+            [*command, word, "-E", "-v", "-x", "c", "/dev/null"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=20, check=False,
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return f"{' '.join(command)} cannot be asked what {word} means: {getattr(error, 'strerror', None) or error}"
     for line in ended.stderr.decode("utf-8", "replace").splitlines():
         words = line.replace('"', "").split()
         if not words or not (os.path.basename(words[0]) == "cc1" or "-cc1" in words[1:]):
@@ -179,4 +199,32 @@ def ask_native(command, word):
             elif meaning.startswith("-m") and "-cc1" not in words:
                 kept.append(meaning)
         return kept
-    raise SystemExit(f"{' '.join(command)} does not say what {word} means: give the processor by name in make.conf")
+    return f"{' '.join(command)} does not say what {word} means: give the processor by name in make.conf"
+
+
+def files_below(top, within=None):
+    """Every file below a directory: links to directories are followed, round ones once, and with `within` only if they stay
+    in one of those."""
+    seen, ahead = set(), [top]
+    while ahead:
+        folder = ahead.pop()
+        real = os.path.realpath(folder) + os.sep
+        if real in seen or within is not None and not any(real.startswith(place) for place in within):
+            continue
+        seen.add(real)
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if os.path.isdir(path):
+                ahead.append(path)
+            else:
+                yield path
+
+
+def profile_in_repository(place, repositories):
+    """A directory as REPOSITORY:PATH, or nothing when it is no profile of a repository."""
+    place = os.path.realpath(place)
+    for repo in repositories:
+        inside = os.path.join(os.path.realpath(repo.location), "profiles") + os.sep
+        if (place + os.sep).startswith(inside):
+            return f"{repo.name}:{place[len(inside):]}"
+    return ""

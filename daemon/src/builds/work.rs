@@ -1,18 +1,21 @@
 //! One job from its beginning to its end: substitute, else dependencies, turn, build; then what it left is put away.
 
-use super::jobs::{Entry, JobError, WantedJob};
-use super::local::{BuildError, DEPENDENCIES_LOG, LOG, LocalBuild, RECIPE};
+use super::jobs::{Awaited, Entry, JobError, WantedJob};
+use super::left_over::{put_away, remove, tail};
+use super::local::{BuildError, LocalBuild};
 use super::offload::client::OffloadError;
 use super::offload::{self, On};
 use super::plan::{Plan, Planned};
 use super::publish::{self, PublishError};
+use super::reach::ReachError;
 use super::substitute;
 use crate::api_builds::{Job, JobState};
 use crate::binhost::{BinpkgRow, Origin};
 use crate::blocking;
+use crate::causes::with_causes;
 use crate::domain::{Domain, held};
+use crate::flight::ObtainError;
 use crate::stats::now_s;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use store::Blob;
@@ -21,19 +24,13 @@ use tree::digest::Digest;
 use tree::image::Image;
 use tree::packages::PackageEntry;
 
-/// Lines of a failed job's log that are shown with it, and bytes they may have.
-const TAIL_LINES: usize = 20;
-const TAIL_BYTES: u64 = 32 * 1024;
-/// Lines of Portage's own report among them: what failed, and the words of `die`.
-const REPORT_LINES: usize = 3;
-/// What of a job's directory stays when it ended.
-const KEPT: [&str; 3] = [LOG, RECIPE, DEPENDENCIES_LOG];
-
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WorkError {
     #[error("{0}")]
     Sandbox(#[from] sandbox::MissingProgram),
+    #[error("{0}")]
+    Reach(#[from] ReachError),
     #[error("{0}")]
     Build(#[from] BuildError),
     #[error("{0}")]
@@ -44,6 +41,8 @@ pub(super) enum WorkError {
     Dependency { cpv: String, job: u64, why: String },
     #[error("{0}")]
     Offload(#[from] OffloadError),
+    #[error("its package is there and cannot be kept: {0}")]
+    NoRoom(Arc<ObtainError>),
     #[error("the index of binary packages cannot list {cpv}: {why}")]
     Listed { cpv: String, why: String },
 }
@@ -68,24 +67,27 @@ pub(super) async fn begin(
     let (joining, fingerprint) = (Arc::clone(domain), package.recipe.fingerprint());
     let (cpv, repo, on) = (package.cpv.to_string(), package.repo.clone(), on.word());
     let client = plan.foreign.as_ref().map(|foreign| foreign.client);
-    let joined = blocking::run(move || {
-        let (fingerprint, on) = (&fingerprint, on.as_deref());
-        let wanted = WantedJob { fingerprint, cpv: &cpv, repo: &repo, rebuild, on, client };
-        joining.builds.jobs.join(&wanted)
+    let client_name = client.as_ref().map(|client| domain.groups.name(client));
+    let plan = Arc::clone(plan);
+    // In one step, which nobody drops in its middle: a job that is kept is carried.
+    let begun = blocking::run(move || {
+        let (fingerprint, on, client_name) = (&fingerprint, on.as_deref(), client_name.as_deref());
+        let wanted = WantedJob { fingerprint, cpv: &cpv, repo: &repo, rebuild, on, client, client_name };
+        let (entry, new) = joining.builds.jobs.join(&wanted)?;
+        if new {
+            spawn(&joining, &plan, index, Arc::clone(&entry));
+        }
+        Ok::<_, JobError>(entry)
     });
-    let (entry, new) = joined.await?;
-    if !new && client.is_none() && entry.now().client.is_some() {
-        // It is this machine's own from now on, and listed here.
-        entry.show(|job| job.client = None);
-    }
-    if new {
-        spawn(domain, plan, index, Arc::clone(&entry));
-    }
-    Ok(Some(entry))
+    Ok(Some(begun.await?))
 }
 
-/// Carries a job through in the background. When the daemon stops, its row says so and the next start begins it again.
+/// Carries a job through in the background, unless it has ended by now. When the daemon stops, its row says so and the next
+/// start begins it again.
 pub(super) fn spawn(domain: &Arc<Domain>, plan: &Arc<Plan>, index: usize, entry: Arc<Entry>) {
+    if !entry.carry() {
+        return;
+    }
     let (domain, plan) = (Arc::clone(domain), Arc::clone(plan));
     let tasks = domain.tasks.clone();
     tasks.spawn("build", async move {
@@ -103,18 +105,13 @@ async fn make(
     entry: &Arc<Entry>,
 ) -> Result<Made, WorkError> {
     let (fingerprint, guest) = (planned.recipe.fingerprint(), plan.foreign.is_some());
-    let foreign = guest;
     // Who asks this machine to build wants its own word, and no other builder's.
     let own_word = guest && planned.asked;
+    if !guest {
+        unless_cancelled(entry, after_guests(domain, &fingerprint, entry)).await?;
+    }
     if !entry.rebuild() {
-        let looking = Arc::clone(domain);
-        let rows = blocking::run(move || {
-            if !guest {
-                publish::adopt(&looking, &fingerprint);
-            }
-            looking.binhost.of_recipe(&fingerprint)
-        });
-        let rows = rows.await.into_iter();
+        let rows = taken(domain, fingerprint, guest).await;
         if let Some(row) = rows.into_iter().find(|row| !own_word || row.origin == Origin::Built) {
             return Ok(Made::Here(Box::new(row)));
         }
@@ -129,14 +126,34 @@ async fn make(
     let path = build(domain, plan, planned, entry, dependencies).await?;
     entry.show(|job| "sign".clone_into(&mut job.phase));
     let (publishing, planned, header) = (Arc::clone(domain), planned.clone(), plan.header.clone());
-    let guest = guest && entry.now().client.is_some();
     let row = blocking::run(move || {
-        if !foreign && let Err(error) = publishing.binhost.set_header(header) {
+        if !guest && let Err(error) = publishing.binhost.set_header(header) {
             tracing::warn!(%error, "the binhost's index keeps its old header");
         }
         publish::built(&publishing, &publishing.builds.identity, &planned, &path, guest)
     });
     Ok(Made::Built(Box::new(row.await?)))
+}
+
+/// What is there of a recipe for a plan of this machine, or for one of another's: that may take what is this one's too.
+async fn taken(domain: &Arc<Domain>, fingerprint: Digest, guest: bool) -> Vec<BinpkgRow> {
+    if !guest {
+        return super::own(domain, &fingerprint).await;
+    }
+    let looking = Arc::clone(domain);
+    blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await
+}
+
+/// Waits for a job that makes the same for another machine: a fingerprint is published once at a time.
+async fn after_guests(domain: &Arc<Domain>, fingerprint: &Digest, entry: &Entry) -> Result<(), WorkError> {
+    let others = domain.builds.jobs.open_of(fingerprint);
+    for other in others.iter().filter(|other| other.id() < entry.id()) {
+        entry.show(|job| {
+            job.reason = Some(format!("waits for job {}, which makes the same for another machine", other.id()));
+        });
+        other.end().await;
+    }
+    Ok(())
 }
 
 /// A second build of what is held, for [`super::challenge`]: its image, nothing published.
@@ -183,7 +200,7 @@ async fn turn<'a>(
         None => None,
     };
     let turn = domain.builds.slots.acquire().await.map_err(|_closed| BuildError::Cancelled)?;
-    started(entry, "build").await;
+    started(entry, "build", "fetch").await;
     Ok((dependencies, Turn { _turn: turn, _guest: guest }))
 }
 
@@ -195,22 +212,37 @@ async fn build(
     dependencies: Vec<(PackageEntry, Blob)>,
 ) -> Result<std::path::PathBuf, WorkError> {
     let sandbox = domain.builds.sandbox()?;
-    let inside = domain.builds.inside_of(domain, plan);
+    let inside = domain.builds.inside_of(domain, plan).await?;
     let dir = domain.builds.jobs.dir_of(entry.id());
     let local =
         LocalBuild { domain, sandbox: &sandbox, inside: &inside, plan, planned, entry, dir: &dir, dependencies };
     Ok(local.run().await?)
 }
 
-async fn started(entry: &Arc<Entry>, source: &'static str) {
+async fn started(entry: &Arc<Entry>, source: &'static str, phase: &'static str) {
     let entry = Arc::clone(entry);
     blocking::run(move || {
         entry.keep(|job| {
             job.state = JobState::Running;
             job.source = Some(source.to_owned());
+            phase.clone_into(&mut job.phase);
             job.reason = None;
             job.attempt += 1;
             job.started_at = Some(now_s());
+        });
+    })
+    .await;
+}
+
+/// To be made in another way is the same attempt, and until its turn comes it waits.
+async fn waits_again(entry: &Arc<Entry>) {
+    let entry = Arc::clone(entry);
+    blocking::run(move || {
+        entry.keep(|job| {
+            (job.state, job.source, job.started_at) = (JobState::Queued, None, None);
+            (job.builder, job.builder_name) = (None, None);
+            "wait".clone_into(&mut job.phase);
+            job.attempt = job.attempt.saturating_sub(1);
         });
     })
     .await;
@@ -228,8 +260,12 @@ async fn substituted(
     if claims.is_empty() {
         return Ok(None);
     }
-    entry.show(|job| "substitute".clone_into(&mut job.phase));
-    let Some(found) = substitute::obtain(domain, planned, claims, &builds.caught).await else { return Ok(None) };
+    started(entry, "substitute", "substitute").await;
+    let found = substitute::obtain(domain, planned, claims, entry).await.map_err(WorkError::NoRoom)?;
+    let Some(found) = found else {
+        waits_again(entry).await;
+        return Ok(None);
+    };
     entry.show(|job| {
         job.builder = Some(found.claim.builder.to_string());
         "sign".clone_into(&mut job.phase);
@@ -251,13 +287,13 @@ async fn offloaded(
         return Ok(None);
     }
     if matches!(on, On::Any | On::Policy) && offload::builders(domain, &planned.cpv, &planned.slot).is_empty() {
+        entry.tell(format!("built here: {}", offload::why_nobody(domain, &planned.cpv, &planned.slot)));
         return Ok(None);
     }
     unless_cancelled(entry, made_first(domain, plan, planned, entry, on)).await?;
-    started(entry, "offload").await;
+    started(entry, "offload", "offload").await;
     let Some(found) = offload::client::offload(domain, plan, planned, entry, on).await? else {
-        // To be built here is the same attempt.
-        entry.show(|job| (job.source, job.attempt) = (None, job.attempt.saturating_sub(1)));
+        waits_again(entry).await;
         return Ok(None);
     };
     entry.show(|job| "sign".clone_into(&mut job.phase));
@@ -275,7 +311,7 @@ async fn dependencies(
     made_first(domain, plan, planned, entry, On::of_word(entry.now().on.as_deref())).await?;
     let mut there = Vec::new();
     for fingerprint in &planned.layer {
-        let found = listed(domain, *fingerprint).await?;
+        let found = listed(domain, *fingerprint, plan.foreign.is_some()).await?;
         there.push(found.ok_or_else(|| BuildError::Dependency { cpv: fingerprint.short() })?);
     }
     Ok(there)
@@ -294,13 +330,14 @@ async fn made_first(
         let Some(index) = plan.packages.iter().position(|other| other.recipe.fingerprint() == *fingerprint) else {
             continue;
         };
-        if listed(domain, *fingerprint).await?.is_none() {
+        if listed(domain, *fingerprint, plan.foreign.is_some()).await?.is_none() {
             // All are begun before one is waited for.
             let begun: futures::future::BoxFuture<'_, _> = Box::pin(begin(domain, plan, index, false, on));
-            waiting.extend(begun.await?);
+            waiting.extend(begun.await?.map(|begun| Needed { domain, needed: begun.awaited() }));
         }
     }
-    for other in waiting {
+    for other in &waiting {
+        let other = other.needed.entry();
         let job = other.now();
         entry.show(|own| own.reason = Some(format!("waits for {} (job {})", job.cpv, job.id)));
         let Job { state, cpv, id, reason, .. } = other.end().await;
@@ -312,10 +349,31 @@ async fn made_first(
     Ok(())
 }
 
-async fn listed(domain: &Arc<Domain>, fingerprint: Digest) -> Result<Option<(PackageEntry, Blob)>, WorkError> {
-    let looking = Arc::clone(domain);
+/// What a job needs first. What was begun for another machine's job ends with that one, if nothing else needs it.
+struct Needed<'a> {
+    domain: &'a Domain,
+    needed: Awaited,
+}
+
+impl Drop for Needed<'_> {
+    fn drop(&mut self) {
+        let job = self.needed.entry().now();
+        let fingerprint: Option<Digest> = job.fingerprint.parse().ok();
+        let asked_for = fingerprint.is_none_or(|fingerprint| self.domain.builds.offload.guests.has(&fingerprint));
+        if job.client.is_some() && !job.state.is_final() && self.needed.is_last() && !asked_for {
+            self.needed.entry().cancel_because("what it was needed for is not made any more".to_owned());
+        }
+    }
+}
+
+async fn listed(
+    domain: &Arc<Domain>,
+    fingerprint: Digest,
+    guest: bool,
+) -> Result<Option<(PackageEntry, Blob)>, WorkError> {
+    let (looking, rows) = (Arc::clone(domain), taken(domain, fingerprint, guest).await);
     blocking::run(move || {
-        for row in looking.binhost.of_recipe(&fingerprint) {
+        for row in rows {
             let entry = row
                 .listed()
                 .map_err(|error| WorkError::Listed { cpv: row.entry.cpv().to_string(), why: error.to_string() })?;
@@ -340,7 +398,8 @@ async fn end(domain: &Arc<Domain>, entry: &Arc<Entry>, made: Result<Made, WorkEr
             Err(WorkError::Build(BuildError::Failed { log, .. })) => tail(&jobs.dir_of(entry.id()).join(log)),
             Err(_) => tail(&jobs.log_of(entry.id())),
         };
-        entry.keep(|job| settle(job, made, tail));
+        let because = entry.cancelled_because();
+        entry.keep(|job| settle(job, made, tail, because));
         for old in jobs.forget_old() {
             remove(&jobs.dir_of(old));
         }
@@ -348,7 +407,7 @@ async fn end(domain: &Arc<Domain>, entry: &Arc<Entry>, made: Result<Made, WorkEr
     .await;
 }
 
-fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>) {
+fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>, because: Option<String>) {
     job.ended_at = Some(now_s());
     let (row, source) = match made {
         Ok(Made::Here(row)) => (row, None),
@@ -357,7 +416,7 @@ fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>) {
         Ok(Made::Built(row)) => (row, Some("build")),
         Err(WorkError::Build(BuildError::Cancelled) | WorkError::Offload(OffloadError::Cancelled)) => {
             job.state = JobState::Cancelled;
-            job.reason = None;
+            job.reason = because;
             return;
         }
         Err(error) => {
@@ -383,65 +442,4 @@ fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>) {
     job.digest = Some(row.digest.to_string());
     job.image = Some(row.image.to_string());
     job.size = Some(row.size);
-}
-
-/// An error with what is behind it, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// What of a log tells why it failed, for who asked: the lines before Portage's report, where the compiler's own words are,
-/// and the beginning of that; without a report the last lines. Blocking.
-fn tail(path: &Path) -> Vec<String> {
-    let read = || {
-        let mut file = std::fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        std::io::Result::Ok(bytes)
-    };
-    let text = read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let report = lines.iter().position(|line| line.trim_start().starts_with("* ERROR:"));
-    let end = report.map_or(lines.len(), |at| lines.len().min(at + REPORT_LINES));
-    lines.iter().take(end).skip(end.saturating_sub(TAIL_LINES)).map(|line| (*line).to_owned()).collect()
-}
-
-/// What a job worked with goes; its logs stay. Blocking.
-pub(super) fn put_away(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if !KEPT.iter().any(|kept| entry.file_name() == *kept) {
-            remove(&entry.path());
-        }
-    }
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = sandbox::remove_tree(path) {
-        tracing::warn!(path = %path.display(), %error, "what a job left cannot be removed");
-    }
-}
-
-/// At the start: what jobs of an earlier run worked with goes, and the logs of jobs that are forgotten. Blocking.
-pub(super) fn clean_all(domain: &Domain) {
-    let jobs = &domain.builds.jobs;
-    let Ok(entries) = std::fs::read_dir(jobs.dir()) else { return };
-    for entry in entries.flatten() {
-        let known = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(|id| jobs.get(id));
-        match known {
-            Some(_job) => put_away(&entry.path()),
-            None => remove(&entry.path()),
-        }
-    }
 }

@@ -2,6 +2,8 @@
 //! build from. Nothing of it is a failure of the node: a machine that does not build still shares.
 
 use super::{Check, State};
+use crate::builds::inside::Inside;
+use crate::builds::reach::{Asked, Reach};
 use crate::config::Config;
 use crate::portage::program;
 use sandbox::spawn::{Job, run};
@@ -19,8 +21,6 @@ const VERSION_MAX_BYTES: u64 = 1024;
 const IMPORT: &str = "import portage; print(portage.VERSION)";
 /// What every plan reads of a repository; where these can be read, rsync and git have made the rest readable as well.
 const REPOSITORY: [&str; 5] = ["", "profiles", "profiles/repo_name", "metadata", "metadata/layout.conf"];
-/// What every plan reads of Portage's configuration.
-const CONFIGURATION: [&str; 2] = ["etc/portage", "etc/portage/make.conf"];
 
 /// What the one who asks has found out about builds.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Building {
     identity: Identity,
     /// What of this machine sandboxes need, or which program there is not.
     sandbox: Result<Vec<Finding>, String>,
-    /// The version of the Portage that `python3` of the `PATH` has, or why it has none.
-    portage: Result<String, String>,
+    /// The version of the Portage that `python3` of the `PATH` has, or why it has none; none where it was not looked at.
+    portage: Option<Result<String, String>>,
 }
 
 impl Building {
@@ -38,7 +38,7 @@ impl Building {
     pub(crate) fn new(
         identity: Identity,
         sandbox: Result<Vec<Finding>, String>,
-        portage: Result<String, String>,
+        portage: Option<Result<String, String>>,
     ) -> Self {
         Self { identity, sandbox, portage }
     }
@@ -57,7 +57,7 @@ impl Building {
             Some(python) => portage_of(python, path).await,
             None => Err("there is no python3 in the PATH".to_owned()),
         };
-        Self { identity, sandbox, portage }
+        Self { identity, sandbox, portage: Some(portage) }
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn checks(building: &Building, config: &Config, repos: &[PathBuf]) ->
             vec![Check::new("sandbox", State::Warn, missing).mend(format!("install {mend}"))]
         }
     };
-    checks.push(programs(building));
+    checks.extend(building.portage.as_ref().map(programs));
     if !config.build.root.is_dir() {
         let finding = format!("{}, the system that builds see, is not there", config.build.root.display());
         checks.push(Check::new("build root", State::Warn, finding).mend("unpack a stage3 there, or mend build.root"));
@@ -97,8 +97,8 @@ pub(super) fn checks(building: &Building, config: &Config, repos: &[PathBuf]) ->
     // A user's own builds read with that user's rights, which the checks of the repositories have used already.
     if matches!(building.identity, Identity::Mapped { .. }) {
         checks.extend(repos.iter().filter_map(|repo| unreadable(repo, &REPOSITORY)));
-        checks.extend(unreadable(&config.config_root, &CONFIGURATION));
     }
+    checks.extend(unshown(config, repos, building.identity));
     checks
 }
 
@@ -113,13 +113,21 @@ fn sandbox(finding: &Finding) -> Check {
     }
 }
 
-fn programs(building: &Building) -> Check {
+fn programs(portage: &Result<String, String>) -> Check {
     let mend = "install sys-apps/portage, or let the PATH of the daemon lead to it";
     // Builds call Portage's own `emerge` through the interpreter, wherever its script is.
-    match &building.portage {
+    match portage {
         Err(why) => Check::new("builds", State::Info, format!("{why}; nothing is built here")).mend(mend),
         Ok(version) => Check::new("builds", State::Ok, format!("python3 has Portage {version}")),
     }
+}
+
+/// What Portage reads here and builds cannot be shown.
+fn unshown(config: &Config, repos: &[PathBuf], identity: Identity) -> Option<Check> {
+    let asked = Asked { identity, ..Inside::asked(config, repos) };
+    let error = Reach::of(&asked).err()?;
+    let mend = "OPERATING.md, \"A configuration that lies elsewhere\", tells what to do";
+    Some(Check::new("builds", State::Warn, format!("{error}; nothing is built here")).mend(mend))
 }
 
 /// What is read-protected from the users of builds, who are nobody outside: the first such thing.
@@ -160,7 +168,7 @@ mod tests {
     }
 
     fn building(identity: Identity) -> Building {
-        Building { identity, sandbox: Ok(vec![finding(Standing::Good, "")]), portage: Ok("3.0.83".to_owned()) }
+        Building { identity, sandbox: Ok(vec![finding(Standing::Good, "")]), portage: Some(Ok("3.0.83".to_owned())) }
     }
 
     fn worst(checks: &[Check]) -> State {
@@ -187,7 +195,7 @@ mod tests {
     fn a_machine_without_portage_is_no_builder_and_not_at_fault() {
         let dir = tempfile::tempdir().unwrap();
         let mut one = building(Identity::Single { uid: 250, gid: 250 });
-        one.portage = Err("python3 has no Portage".to_owned());
+        one.portage = Some(Err("python3 has no Portage".to_owned()));
         let told = checks(&one, &config(dir.path()), &[]);
         assert_eq!(worst(&told), State::Info);
         assert!(told.iter().any(|check| check.finding.contains("no Portage") && check.mend.is_some()), "{told:?}");
@@ -211,13 +219,22 @@ mod tests {
         let told = checks(&mapped, &config, std::slice::from_ref(&repo));
         assert!(told.iter().any(|check| check.finding.contains("repo/profiles")), "{told:?}");
         let own = building(Identity::Single { uid: 250, gid: 250 });
-        assert_eq!(worst(&checks(&own, &config, &[repo])), State::Ok, "a user's builds are no others");
+        assert_eq!(
+            worst(&checks(&own, &config, std::slice::from_ref(&repo))),
+            State::Ok,
+            "a user's builds are no others"
+        );
+        let etc = dir.path().join("etc/portage");
+        std::fs::DirBuilder::new().recursive(true).create(&etc).unwrap();
+        std::os::unix::fs::symlink("/", etc.join("package.use")).unwrap();
+        let told = checks(&own, &config, &[repo]);
+        assert!(told.iter().any(|check| check.finding.contains("package.use leads to /")), "{told:?}");
     }
 
     #[tokio::test]
     async fn programs_that_are_not_in_the_path_are_missed() {
         let dir = tempfile::tempdir().unwrap();
         let found = Building::try_out(dir.path().as_os_str()).await;
-        assert!(found.portage.unwrap_err().contains("python3"));
+        assert!(found.portage.unwrap().unwrap_err().contains("python3"));
     }
 }

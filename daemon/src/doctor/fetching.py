@@ -23,7 +23,6 @@ from portage.util import varexpand  # noqa: E402
 uri = sys.argv[1]
 portage._internal_caller = True
 settings = portage.config(config_root=os.environ["PORTAGE_CONFIGROOT"], env=os.environ)
-PART = b"[structure]\n"
 
 
 def words():
@@ -35,13 +34,10 @@ def words():
     return "; ".join(lines[-3:])[-500:]
 
 
-def fetch(command, name, place, begun=b""):
+def fetch(command, name, place):
     """Whether the command says that it went well, and what it left."""
     path = os.path.join(place, name)
-    with open(path, "wb") as file:
-        file.write(begun)
-    os.chmod(path, 0o666)
-    if not begun:
+    if os.path.exists(path):
         os.unlink(path)
     variables = {"DISTDIR": place, "FILE": name, "URI": uri.replace("layout.conf", name), "DIGESTS": ""}
     arguments = [varexpand(word, mydict=variables) for word in shlex.split(command)]
@@ -62,12 +58,13 @@ def main():
     os.chmod(place, 0o777)
     tried = []
     try:
-        for name, begun in (("FETCHCOMMAND", b""), ("RESUMECOMMAND", PART)):
+        # Nothing is begun, so that the second one begins anew: it is asked whether it gets here.
+        for name in ("FETCHCOMMAND", "RESUMECOMMAND"):
             command = settings.get(f"{name}_HTTP") or settings.get(name) or ""
-            went_well, content = fetch(command, "layout.conf", place, begun)
-            is_right = went_well and content.startswith(PART) and b"content-hash BLAKE2B" in content
+            went_well, content = fetch(command, "layout.conf", place)
+            is_right = went_well and b"content-hash BLAKE2B" in content
             text = words()
-            took, content = fetch(command, "there-is-no-such-file", place) if is_right and not begun else (False, b"")
+            took, content = fetch(command, "there-is-no-such-file", place) if is_right else (False, b"")
             words()
             tried.append({"name": name, "text": command[:500], "is_right": is_right, "takes_errors": took and bool(content), "said": text})
     finally:

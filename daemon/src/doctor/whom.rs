@@ -73,8 +73,8 @@ fn started_by() -> Option<String> {
     let parent = rustix::process::getppid()?.as_raw_nonzero();
     let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
     Some(match name.trim() {
-        "systemd" => "systemd".to_owned(),
-        "supervise-daemon" => "OpenRC (supervise-daemon)".to_owned(),
+        // The kernel keeps fifteen letters of it.
+        "supervise-daemo" => "OpenRC (supervise-daemon)".to_owned(),
         other => other.to_owned(),
     })
 }

@@ -5,7 +5,8 @@
 
 use super::distfiles::plain;
 use crate::api::{
-    DialRequest, FetchLine, FetchRequest, GcAnswer, GcItem, GcRequest, ImportRequest, PinRequest, Refusal, VerifyLine,
+    DialRequest, FetchLine, FetchRequest, GcAnswer, GcItem, GcRequest, ImportRequest, LookLine, PinRequest, Refusal,
+    VerifyLine,
 };
 use crate::domain::{Domain, Target};
 use crate::stats::Source;
@@ -33,6 +34,8 @@ pub(super) const TARGETS_MAX: usize = 100_000;
 const REQUEST_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Time between two progress lines.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+/// Time between two lines about a look.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Silence after which a client is told that there is still something to wait for; it leaves after 60 s.
 const STILL_AT_IT: Duration = Duration::from_secs(15);
 /// Files of one fetch that are obtained side by side.
@@ -51,6 +54,7 @@ pub fn router(domain: Arc<Domain>) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/dial", post(dial))
         .route("/v1/refresh", post(refresh))
+        .route("/v1/look", post(look))
         .merge(super::control_key::routes())
         .merge(super::control_doctor::routes())
         .merge(super::control_builds::router())
@@ -90,6 +94,7 @@ async fn fetch(State(domain): State<Arc<Domain>>, Json(request): Json<FetchReque
     let (tell, receiver) = mpsc::channel(LINES_MAX);
     let tasks = domain.tasks.clone();
     tasks.spawn("fetch", async move {
+        domain.repositories.first_look().await;
         let (mut wanted, mut missing) = (Vec::new(), 0);
         let Some(named) = unless_gone(&tell, targets::resolve(&domain, &request.targets)).await else { return };
         let notes = named.notes.into_iter().map(|text| FetchLine::Note { text });
@@ -202,6 +207,7 @@ async fn take_in(State(domain): State<Arc<Domain>>, Json(request): Json<ImportRe
     if let Some(path) = request.paths.iter().find(|path| !path.starts_with('/')) {
         return refusal(StatusCode::BAD_REQUEST, format!("{path:?} is not an absolute path"), None);
     }
+    domain.repositories.first_look().await;
     let (tell, receiver) = mpsc::channel(LINES_MAX);
     let stopping = domain.tasks.stopping().clone();
     blocking::start(move || {
@@ -218,6 +224,7 @@ async fn change_pins(State(domain): State<Arc<Domain>>, Json(request): Json<PinR
     if request.targets.is_empty() || request.targets.len() > TARGETS_MAX {
         return refusal(StatusCode::BAD_REQUEST, format!("a change of pins names 1 to {TARGETS_MAX} targets"), None);
     }
+    domain.repositories.first_look().await;
     match pins::change(&domain, &request).await {
         Ok(answer) => {
             domain.pins_changed.notify_one();
@@ -314,6 +321,38 @@ async fn dial(State(domain): State<Arc<Domain>>, Json(request): Json<DialRequest
             Some("it looks like /ip4/192.0.2.1/tcp/8421"),
         ),
     }
+}
+
+/// How far the first look at the repositories is, until it is done: verbs that need all that they say wait for it.
+async fn look(State(domain): State<Arc<Domain>>) -> Response {
+    let (tell, receiver) = mpsc::channel(1);
+    let tasks = domain.tasks.clone();
+    tasks.spawn("look", async move {
+        let telling = async {
+            let mut looking = domain.repositories.looking();
+            loop {
+                let look = looking.borrow_and_update().clone();
+                if let Some(look) = look
+                    && tell.send(LookLine::Looking(look)).await.is_err()
+                {
+                    return;
+                }
+                tokio::time::sleep(LOOK_PERIOD).await;
+                // The sender lives as long as the domain.
+                if looking.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = domain.repositories.first_look() => {}
+            () = telling => {}
+        }
+        // Who left does not wait any more.
+        let _gone = tell.send(LookLine::Done).await;
+    });
+    lines(receiver)
 }
 
 async fn refresh(State(domain): State<Arc<Domain>>) -> Response {

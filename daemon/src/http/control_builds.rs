@@ -2,7 +2,8 @@
 
 use super::control::{TARGETS_MAX, lines, refusal};
 use super::jobs;
-use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState};
+use crate::api_builds::{BuildLine, BuildRequest, ChallengeRequest, Fate, Job, JobState, JobsAnswer};
+use crate::blocking;
 use crate::builds::jobs::Entry;
 use crate::builds::offload::On;
 use crate::builds::plan::{PlanError, is_word};
@@ -17,10 +18,15 @@ use axum::{Json, Router};
 use futures::StreamExt as _;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// What is said of a word that names no machine.
+pub(super) const ON_HINT: &str = "`--on` takes `local`, `any`, or a member's name or peer id";
 /// Lines waiting for a client that reads slowly.
 const LINES_MAX: usize = 64;
+/// A build that runs ends within a moment of its cancel.
+const CANCEL_WAIT: Duration = Duration::from_secs(3);
 
 /// The routes.
 pub(super) fn router() -> Router<Arc<Domain>> {
@@ -30,6 +36,7 @@ pub(super) fn router() -> Router<Arc<Domain>> {
         .route("/v1/jobs/{id}", get(jobs::one))
         .route("/v1/jobs/{id}/log", get(jobs::log))
         .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/jobs/cancel", post(cancel_all))
         .route("/v1/challenge", post(challenge_one))
         .route("/v1/show", get(show))
 }
@@ -44,6 +51,7 @@ async fn build(State(domain): State<Arc<Domain>>, Json(request): Json<BuildReque
     let (tell, receiver) = mpsc::channel(LINES_MAX);
     let tasks = domain.tasks.clone();
     tasks.spawn("build request", async move {
+        domain.repositories.first_look().await;
         // The client's end ends this; the jobs go on.
         let _gone = request_build(&domain, request, &tell).await;
     });
@@ -58,7 +66,7 @@ async fn request_build(
     let on = match On::find(domain, request.on.as_deref()) {
         Ok(on) => on,
         Err(error) => {
-            let hint = Some("`--on` takes `local`, `any`, or a member's name or peer id".to_owned());
+            let hint = Some(ON_HINT.to_owned());
             return tell
                 .send(BuildLine::Refused { error: error.to_string(), hint, said: String::new(), no: false })
                 .await;
@@ -127,6 +135,11 @@ pub(super) fn what_went_wrong(error: &RequestError) -> WentWrong {
         RequestError::Plan(PlanError::Broke { said }) => {
             (said.clone(), "`peer doctor` looks at what builds need".to_owned(), false)
         }
+        RequestError::Reach(_) => (
+            String::new(),
+            "builds see what Portage reads here; OPERATING.md tells what they are not shown".to_owned(),
+            false,
+        ),
         RequestError::Plan(PlanError::Package { .. }) => (String::new(), "mend the Manifest".to_owned(), false),
         _ => (String::new(), "`peer doctor` looks at what builds need".to_owned(), false),
     };
@@ -134,14 +147,27 @@ pub(super) fn what_went_wrong(error: &RequestError) -> WentWrong {
 }
 
 async fn cancel(State(domain): State<Arc<Domain>>, Path(id): Path<u64>) -> Response {
-    match domain.builds.cancel(id) {
-        None => refusal(StatusCode::NOT_FOUND, format!("there is no job {id}"), Some("peer jobs lists them")),
-        Some(false) => refusal(StatusCode::CONFLICT, format!("job {id} has ended already"), None),
-        Some(true) => match domain.builds.jobs.get(id) {
-            Some(entry) => Json(entry.end().await).into_response(),
-            None => refusal(StatusCode::NOT_FOUND, format!("there is no job {id}"), None),
-        },
+    if domain.builds.jobs.get(id).is_none() {
+        return refusal(StatusCode::NOT_FOUND, format!("there is no job {id}"), Some("peer jobs lists them"));
     }
+    match cancelled(&domain, Some(vec![id])).await.pop() {
+        Some(job) => Json(job).into_response(),
+        None => refusal(StatusCode::CONFLICT, format!("job {id} has ended already"), None),
+    }
+}
+
+async fn cancel_all(State(domain): State<Arc<Domain>>) -> Response {
+    Json(JobsAnswer { jobs: cancelled(&domain, None).await }).into_response()
+}
+
+/// Cancels, and gives what runs a moment to end; each job is answered as it is then.
+async fn cancelled(domain: &Arc<Domain>, ids: Option<Vec<u64>>) -> Vec<Job> {
+    let cancelling = Arc::clone(domain);
+    let entries = blocking::run(move || cancelling.builds.cancel(ids.as_deref())).await;
+    let ends = futures::future::join_all(entries.iter().map(|entry| entry.end()));
+    // One that takes longer is answered as it is.
+    let _ended = tokio::time::timeout(CANCEL_WAIT, ends).await;
+    entries.iter().map(|entry| entry.now()).collect()
 }
 
 async fn challenge_one(State(domain): State<Arc<Domain>>, Json(request): Json<ChallengeRequest>) -> Response {
@@ -163,6 +189,7 @@ struct ShowQuery {
 }
 
 async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>) -> Response {
+    domain.repositories.first_look().await;
     let answer = match &query.domain {
         None => showing::local(&domain, &query.atom).await,
         Some(member) => match members::show_of(&domain, member, &query.atom).await {

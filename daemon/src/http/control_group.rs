@@ -214,6 +214,10 @@ async fn trust(State(domain): State<Arc<Domain>>, Json(key): Json<TrustedKey>) -
 /// Why trust was not changed.
 #[derive(Debug, thiserror::Error)]
 enum ChangeError {
+    #[error(
+        "{name} founded a group that this machine is in, and counts by it: to trust it no longer is to leave that group, whose {members} members are strangers then"
+    )]
+    Founder { name: String, members: usize },
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error(transparent)]
@@ -225,6 +229,11 @@ fn changed(domain: &Domain, done: Result<Vec<String>, ChangeError>) -> Response 
         Ok(said) => Json(TrustChanged { said, now: trust_list(domain) }).into_response(),
         Err(ChangeError::Trust(error)) => untrusted(&error),
         Err(ChangeError::Group(error)) => failed(&error),
+        Err(error @ ChangeError::Founder { .. }) => refusal(
+            StatusCode::CONFLICT,
+            error.to_string(),
+            Some("`peer trust remove --leave` with the same name leaves it"),
+        ),
     }
 }
 
@@ -238,13 +247,25 @@ fn untrusted(error: &TrustError) -> Response {
     refusal(status, with_causes(error), None)
 }
 
-async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) -> Response {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    /// Whether the group that it founded is left.
+    #[serde(default)]
+    leave: bool,
+}
+
+async fn distrust(
+    State(domain): State<Arc<Domain>>,
+    Path(key): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Response {
     let found = domain.groups.find_even_blocked(&key).ok().or_else(|| key.parse().ok());
     let Some(peer) = found else {
         let error = TrustError::Key { text: key.chars().take(100).collect() };
         return untrusted(&error);
     };
-    match remove(&domain, peer).await {
+    match remove(&domain, peer, query.leave).await {
         Ok(said) if said.is_empty() => refusal(
             StatusCode::NOT_FOUND,
             format!("{key} is not trusted, and in no group of this machine"),
@@ -254,13 +275,14 @@ async fn distrust(State(domain): State<Arc<Domain>>, Path(key): Path<String>) ->
     }
 }
 
-/// Takes away all that gives a peer a say here: its key's row, its place on this node's roster, a group it founded, or, in another's
-/// group, whatever role it has there.
-async fn remove(domain: &Arc<Domain>, peer: PeerId) -> Result<Vec<String>, ChangeError> {
+/// Takes away all that gives a peer a say here: its key's row, its place on this node's roster, or, in another's group, whatever role it
+/// has there. A group that it founded is left only where that is said: this machine's own place is in it too.
+async fn remove(domain: &Arc<Domain>, peer: PeerId, leave: bool) -> Result<Vec<String>, ChangeError> {
     let name = domain.groups.name(&peer);
     let mut said = Vec::new();
-    let left = if peer == domain.swarm.peer_id() { false } else { talk::leave(domain, peer).await? };
-    if left {
+    let founded = domain.groups.groups().iter().any(|group| group.founder == peer && !group.mine);
+    let stays = founded && !leave;
+    if founded && leave && talk::leave(domain, peer).await? {
         said.push(format!("left the group of {name}: its members are strangers here now"));
     }
     let keeping = Arc::clone(domain);
@@ -271,7 +293,16 @@ async fn remove(domain: &Arc<Domain>, peer: PeerId) -> Result<Vec<String>, Chang
         if keeping.groups.revoke(&peer)? {
             said.push(format!("{name} is off the roster of this machine's group; the other members learn it as they are reached"));
         }
-        if keeping.groups.everyone().iter().any(|(member, blocked)| member.peer == peer && !blocked) && keeping.groups.block(&peer)? {
+        if stays {
+            if said.is_empty() {
+                let members = keeping.groups.everyone().iter().filter(|(member, _)| member.group == peer).count();
+                return Err(ChangeError::Founder { name, members });
+            }
+            said.push(format!(
+                "{name} founded the group of this machine, and still counts here by its role in it; `peer trust remove --leave \
+                 {name}` leaves the group"
+            ));
+        } else if keeping.groups.everyone().iter().any(|(member, blocked)| member.peer == peer && !blocked) && keeping.groups.block(&peer)? {
             said.push(format!(
                 "{name} is blocked on this machine only: another's roster has it, and only that group's founder takes it off"
             ));

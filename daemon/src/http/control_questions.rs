@@ -1,8 +1,9 @@
 //! Questions on the control socket: weather, why, search.
 
 use super::control::{TARGETS_MAX, lines, refusal};
-use super::control_builds::what_went_wrong;
+use super::control_builds::{ON_HINT, what_went_wrong};
 use crate::api_questions::{QuestionLine, SearchRequest, WeatherRequest, WhyRequest};
+use crate::builds::offload::On;
 use crate::builds::plan::is_word;
 use crate::domain::Domain;
 use crate::questions::search::{WORD_BYTES_MAX, WORDS_MAX};
@@ -27,9 +28,12 @@ async fn foresee(State(domain): State<Arc<Domain>>, Json(request): Json<WeatherR
     }
     let asking = Arc::clone(&domain);
     answered(&domain, "weather", async move {
-        let WeatherRequest { atoms, options, domain } = &request;
+        let WeatherRequest { atoms, options, domain, on } = &request;
         match domain {
-            None => Ok(weather::weather(&asking, atoms, options).await?),
+            None => {
+                let on = On::find(&asking, on.as_deref()).map_err(QuestionError::On)?;
+                Ok(weather::to_begin(&asking, atoms, options, on).await?)
+            }
             Some(member) => Ok(members::weather_of(&asking, member, atoms, options).await?),
         }
     })
@@ -73,17 +77,28 @@ fn answered<T: Serialize + Send + 'static>(
     question: impl Future<Output = Result<T, QuestionError>> + Send + 'static,
 ) -> Response {
     let (tell, receiver) = mpsc::channel(1);
+    let asked = Arc::clone(domain);
     domain.tasks.spawn(name, async move {
+        let answer = async {
+            asked.repositories.first_look().await;
+            question.await
+        };
         let line = tokio::select! {
             biased;
             () = tell.closed() => return,
-            answer = question => match answer {
+            answer = answer => match answer {
                 Ok(answer) => QuestionLine::Answer(answer),
                 Err(QuestionError::Member(error)) => QuestionLine::Refused {
                     error: crate::builds::with_causes(&error),
                     hint: Some("`peer peers` shows who is connected".to_owned()),
                     said: String::new(),
                     no: true,
+                },
+                Err(QuestionError::On(error)) => QuestionLine::Refused {
+                    error: error.to_string(),
+                    hint: Some(ON_HINT.to_owned()),
+                    said: String::new(),
+                    no: false,
                 },
                 Err(QuestionError::Request(error)) => {
                     let wrong = what_went_wrong(&error);

@@ -7,10 +7,11 @@
 
 use super::body;
 use super::range::{self, Span};
+use crate::api::Look;
 use crate::blocking;
 use crate::domain::{Domain, Target, held};
 use crate::flight::{End, Follower, ObtainError, Progress};
-use crate::stats::{Miss, Source};
+use crate::stats::{Miss, Source, now_s};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -25,6 +26,10 @@ use store::Blob;
 const SOURCE: &str = "x-peer-source";
 /// Until then there is an answer, whatever it is: Portage's wget leaves a silent server after 60 s and asks it twice more.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// When to ask again while nothing is known of how long the look takes.
+const RETRY_DEFAULT_S: u64 = 10;
+/// No client is sent away for longer.
+const RETRY_MAX_S: u64 = 300;
 
 /// `layout.conf`: content-hash first, so that the URL is the store's key.
 pub(super) async fn layout_conf() -> Response {
@@ -58,6 +63,10 @@ pub(super) async fn distfile(
         Found::Held(held) => of_blob(&domain, &method, &headers, *held, Source::Store),
         Found::Elsewhere(target) if method == Method::HEAD => foretell(&domain, &headers, &target),
         Found::Elsewhere(target) => elsewhere(&domain, &headers, &target).await,
+        Found::NotYet => {
+            domain.stats.missed(Miss::NotYet);
+            not_yet(&domain)
+        }
         Found::Unknown => {
             domain.stats.missed(Miss::Unknown);
             plain(StatusCode::NOT_FOUND, "no Manifest names this file")
@@ -79,12 +88,14 @@ pub(super) struct Here {
 enum Found {
     Held(Box<Here>),
     Elsewhere(Box<Target>),
+    /// No Manifest that was read so far names it, and not all are read.
+    NotYet,
     Unknown,
 }
 
 /// Looks into store and catalog, and reads the first step in the same breath: small files then cost one trip to the
 /// blocking pool. Blocking.
-fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
+fn look(domain: &Arc<Domain>, asked: &Asked, headers: &HeaderMap) -> Found {
     // The catalog is not asked for a digest that is here.
     if let Asked::ByDigest(digest) = asked
         && let Some(blob) = held(&domain.store, digest)
@@ -92,11 +103,17 @@ fn look(domain: &Domain, asked: &Asked, headers: &HeaderMap) -> Found {
     {
         return Found::Held(Box::new(here));
     }
+    let is_unknown = |target: &Option<Target>| target.as_ref().is_none_or(|target| target.over_http.is_none());
     let mut target = domain.resolve(asked);
-    let unknown = target.as_ref().is_none_or(|target| target.over_http.is_none());
-    if unknown {
+    if is_unknown(&target) {
         domain.refresh_eagerly();
         target = domain.resolve(asked);
+        // Nobody waits for a look that takes long: wget goes on to the next mirror at once. A peer that holds the digest
+        // may have said so already.
+        let offered = target.as_ref().is_some_and(|target| !domain.swarm.holders(&target.wanted.digest).is_empty());
+        if is_unknown(&target) && !domain.repositories.are_read() && !offered {
+            return Found::NotYet;
+        }
     }
     let Some(target) = target else { return Found::Unknown };
     let digest = &target.wanted.digest;
@@ -289,10 +306,27 @@ fn refusal(domain: &Domain, error: &ObtainError) -> Response {
     domain.stats.missed(Miss::Unavailable);
     match error {
         ObtainError::Nobody { .. } => plain(StatusCode::NOT_FOUND, "no source that may be asked has this file now"),
-        ObtainError::DiskFull => plain(StatusCode::INSUFFICIENT_STORAGE, "the disk of the store is full"),
+        ObtainError::DiskFull { .. } => plain(StatusCode::INSUFFICIENT_STORAGE, "the disk of the store is full"),
         ObtainError::Store { .. } => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; see the log"),
         ObtainError::Busy | ObtainError::Stopping => plain(StatusCode::SERVICE_UNAVAILABLE, "not now"),
     }
+}
+
+/// While the repositories are read for the first time.
+fn not_yet(domain: &Domain) -> Response {
+    let left = domain.repositories.looking().borrow().as_ref().map_or(RETRY_DEFAULT_S, seconds_left);
+    let mut answer =
+        plain(StatusCode::SERVICE_UNAVAILABLE, "the repositories are being read; peer status says how far");
+    answer.headers_mut().insert(header::RETRY_AFTER, left.into());
+    answer
+}
+
+/// How long the rest takes at the pace so far.
+fn seconds_left(look: &Look) -> u64 {
+    let (read, of) = (look.read as u64, look.of as u64);
+    let passed = now_s().saturating_sub(look.since);
+    let left = passed.saturating_mul(of.saturating_sub(read)).checked_div(read).unwrap_or(RETRY_DEFAULT_S);
+    left.clamp(1, RETRY_MAX_S)
 }
 
 /// A short text answer that is never kept by a client.

@@ -259,6 +259,7 @@ mod tests {
             builder_name: None,
             on: None,
             client: None,
+            client_name: None,
             tried: Vec::new(),
             attempt: 1,
             created_at: 1_000,
@@ -272,6 +273,7 @@ mod tests {
             cpu_ms: None,
             memory_peak_bytes: None,
             log_tail: Vec::new(),
+            told: Vec::new(),
         }
     }
 

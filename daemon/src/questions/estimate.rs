@@ -51,6 +51,7 @@ mod tests {
             builder_name: None,
             on: None,
             client: None,
+            client_name: None,
             tried: Vec::new(),
             attempt: 1,
             created_at: 0,
@@ -64,6 +65,7 @@ mod tests {
             log_bytes: 0,
             log_path: String::new(),
             log_tail: Vec::new(),
+            told: Vec::new(),
         }
     }
 

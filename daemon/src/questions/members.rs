@@ -8,6 +8,7 @@ use super::{search, show, weather};
 use crate::announce::Answerer;
 use crate::api_builds::{PlanOption, ShowAnswer};
 use crate::api_questions::{MissKind, SearchAnswer, WeatherAnswer};
+use crate::builds::offload::On;
 use crate::builds::plan::is_word;
 use crate::builds::with_causes;
 use crate::domain::Domain;
@@ -210,7 +211,7 @@ async fn found(domain: &Arc<Domain>, role: Role, question: MemberQuestion) -> Me
             let Ok(_turn) = domain.questions.weathers.try_acquire() else {
                 return no("another member is asking for a weather: ask again later");
             };
-            match weather::weather(domain, &atoms, &options).await {
+            match weather::weather(domain, &atoms, &options, On::Policy).await {
                 Ok(answer) => MemberAnswer::Weather(answer),
                 Err(error) => MemberAnswer::Refused(with_causes(&error)),
             }

@@ -19,6 +19,7 @@ pub mod why;
 
 use crate::builds::RequestError;
 use crate::domain::Domain;
+use crate::group::FindMemberError;
 use crate::swarm::PeerId;
 use members::AskMemberError;
 use search::Descriptions;
@@ -58,6 +59,9 @@ pub enum QuestionError {
     /// There is no plan.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// No machine is called so.
+    #[error(transparent)]
+    On(FindMemberError),
     /// The member that was asked gave none.
     #[error(transparent)]
     Member(#[from] AskMemberError),

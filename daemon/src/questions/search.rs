@@ -5,7 +5,6 @@ use crate::api_questions::{SearchAnswer, SearchRow};
 use crate::blocking;
 use crate::domain::Domain;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tree::cpv::{Cp, Cpv};
 use tree::repo::{EbuildRepo, Stamp};
@@ -35,21 +34,20 @@ struct Described {
 
 impl Descriptions {
     /// The packages of a repository that have all of the words, with description and newest version. Blocking.
-    fn find(&self, name: &str, path: &Path, words: &[String]) -> Vec<(Cpv, String)> {
-        let Ok(repo) = EbuildRepo::open(path) else { return Vec::new() };
+    fn find(&self, repo: &EbuildRepo, words: &[String]) -> Vec<(Cpv, String)> {
         let Ok(scanned) = repo.scan_all() else { return Vec::new() };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.remove(name).unwrap_or_default();
+        let before = all.remove(repo.name().as_str()).unwrap_or_default();
         let mut now = BTreeMap::new();
         for (cp, stamp) in scanned {
             let known = before.get(&cp).filter(|known| known.stamp == stamp).cloned();
-            if let Some(described) = known.or_else(|| describe(&repo, &cp, stamp)) {
+            if let Some(described) = known.or_else(|| describe(repo, &cp, stamp)) {
                 now.insert(cp, described);
             }
         }
         let found = now.iter().filter(|(cp, described)| has_words(&cp.to_string(), &described.text, words));
         let found = found.map(|(_, described)| (described.newest.clone(), described.text.clone())).collect();
-        all.insert(name.to_owned(), now);
+        all.insert(repo.name().to_string(), now);
         found
     }
 }
@@ -130,10 +128,10 @@ pub async fn local(domain: &Arc<Domain>, words: &[String]) -> SearchAnswer {
             }
         }
         let mut rows = Vec::new();
-        for repo in looking.repositories.list().iter() {
-            for (cpv, description) in looking.questions.descriptions.find(&repo.name, Path::new(&repo.path), &words) {
+        for repo in looking.repositories.opened().iter() {
+            for (cpv, description) in looking.questions.descriptions.find(repo, &words) {
                 let binary = binaries.contains_key(&cpv.cp);
-                let (cpv, repo) = (cpv.to_string(), repo.name.clone());
+                let (cpv, repo) = (cpv.to_string(), repo.name().to_string());
                 rows.push(SearchRow { cpv, repo, description, domain: None, binary });
             }
         }

@@ -6,9 +6,10 @@ use super::instance::{Instance, Sought};
 use super::members;
 use super::name_of;
 use crate::api_builds::{Fate, PlanOption};
-use crate::api_questions::{Outlook, WeatherAnswer, WeatherPackage, WeatherTotals};
+use crate::api_questions::{MissKind, Outlook, WeatherAnswer, WeatherPackage, WeatherTotals};
 use crate::binhost::ask;
 use crate::blocking;
+use crate::builds::offload::On;
 use crate::builds::plan::{Plan, Planned};
 use crate::builds::{Foreseen, RequestError, substitute};
 use crate::config_build::OnMiss;
@@ -51,23 +52,41 @@ pub async fn weather(
     domain: &Arc<Domain>,
     atoms: &[String],
     options: &[PlanOption],
+    on: On,
 ) -> Result<WeatherAnswer, RequestError> {
     let plan = Arc::new(domain.builds.plan(domain, atoms, options).await?);
-    Ok(of_plan(domain, &plan).await)
+    Ok(of_plan(domain, &plan, on).await)
+}
+
+/// The same for this machine's user, who may have just this plan carried out next.
+///
+/// Cancel safe: yes.
+///
+/// # Errors
+/// As [`weather`].
+pub async fn to_begin(
+    domain: &Arc<Domain>,
+    atoms: &[String],
+    options: &[PlanOption],
+    on: On,
+) -> Result<WeatherAnswer, RequestError> {
+    let plan = Arc::new(domain.builds.plan(domain, atoms, options).await?);
+    let answer = of_plan(domain, &plan, on).await;
+    Ok(WeatherAnswer { plan: Some(domain.builds.keep_plan(atoms, options, &plan)), ..answer })
 }
 
 /// The weather of a plan that is made already.
 ///
 /// Cancel safe: yes.
-pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>) -> WeatherAnswer {
-    let foreseen = domain.builds.foresee(domain, plan, false).await;
+pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>, on: On) -> WeatherAnswer {
+    let foreseen = domain.builds.foresee(domain, plan, false, on).await;
     let sky = sky(domain, plan, &foreseen).await;
     let rows = foreseen.iter().filter_map(|foreseen| Some((foreseen, plan.packages.get(foreseen.index)?)));
     let rows: Vec<_> = rows.map(|(foreseen, planned)| of_one(domain, &sky, foreseen, planned)).collect();
     let packages: Vec<WeatherPackage> =
         futures::stream::iter(rows).buffered(LOOK_WIDTH).map(|(package, _)| package).collect().await;
     let totals = totals(&packages, domain.config.build.on_miss);
-    WeatherAnswer { packages, totals, more: false }
+    WeatherAnswer { packages, totals, more: false, plan: None }
 }
 
 /// Looks once at what all packages of the plan are judged by.
@@ -159,6 +178,9 @@ async fn why_missed(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Miss 
     let none = Vec::new();
     let counts = |peer: &PeerId| domain.builds.trust.counts(peer, &planned.cpv, &planned.slot);
     let there = sky.instances.get(&planned.cpv.cp).unwrap_or(&none);
+    if let Some(miss) = of_guest(there, &planned.recipe.fingerprint()) {
+        return miss;
+    }
     let (instances, others): (Vec<&Instance>, Vec<&Instance>) =
         there.iter().partition(|instance| instance.peer.as_ref().is_none_or(counts));
     let instances: Vec<Instance> = instances.into_iter().cloned().collect();
@@ -169,6 +191,14 @@ async fn why_missed(domain: &Arc<Domain>, sky: &Sky, planned: &Planned) -> Miss 
     reach.untrusted.sort();
     reach.untrusted.dedup();
     miss(&Sought::of(planned), planned.may_share, &instances, &reach)
+}
+
+/// The very same was made here, for another machine: that is nearest, and not this machine's.
+fn of_guest(there: &[Instance], fingerprint: &Digest) -> Option<Miss> {
+    let mut here = there.iter().filter(|instance| instance.peer.is_none() && instance.fingerprint == *fingerprint);
+    let text = here.find_map(|instance| instance.rejects.iter().find(|(kind, _)| *kind == MissKind::Guest))?.1.clone();
+    let cause = format!("here: {text}; this machine's own is built anew");
+    Some(Miss { kind: MissKind::Guest, cause, next: None })
 }
 
 /// Who could have a package.

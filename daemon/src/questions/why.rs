@@ -4,6 +4,7 @@ use super::instance::{Instance, Sought};
 use super::name_of;
 use super::weather::{instances, of_one, sky};
 use crate::api_questions::{Outlook, WhyAnswer, WhyBuilder, WhyClaim, WhyInstance, WhyReject};
+use crate::builds::offload::On;
 use crate::builds::plan::{PlanError, Planned};
 use crate::builds::{RequestError, substitute};
 use crate::domain::Domain;
@@ -27,7 +28,7 @@ pub async fn why(domain: &Arc<Domain>, atom: &str) -> Result<WhyAnswer, RequestE
         }
         Err(error) => return Err(error),
     };
-    let foreseen = domain.builds.foresee(domain, &plan, false).await;
+    let foreseen = domain.builds.foresee(domain, &plan, false, On::Policy).await;
     let asked = foreseen.iter().filter_map(|foreseen| Some((foreseen, plan.packages.get(foreseen.index)?)));
     let Some((foreseen, planned)) = asked.into_iter().find(|(_, planned)| planned.asked) else {
         let why = "Portage would do nothing".to_owned();

@@ -5,6 +5,7 @@
 
 use super::{Chosen, Meaning};
 use crate::api::LeftOut;
+use crate::builds::reach::ReachError;
 use crate::domain::Domain;
 use sandbox::{Bind, Cancel, End, MissingProgram, SandboxError};
 use serde::Deserialize;
@@ -35,6 +36,8 @@ pub(super) enum AskError {
     Missing(#[from] MissingProgram),
     #[error("there is no python3 in the daemon's PATH to run Portage with")]
     NoPython,
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error("Portage did not answer: {said}")]
@@ -86,7 +89,7 @@ pub(super) async fn ask(domain: &Arc<Domain>, asked: &[String]) -> Result<Vec<Me
     if !etc.is_dir() {
         return Err(AskError::NoConfiguration { path: etc });
     }
-    let (sandbox, inside) = (domain.builds.sandbox()?, domain.builds.inside(domain));
+    let (sandbox, inside) = (domain.builds.sandbox()?, domain.builds.inside(domain).await?);
     let python = inside.program("python3").ok_or(AskError::NoPython)?;
     let mut policy = inside.resolver();
     policy.limits.time = DEADLINE;

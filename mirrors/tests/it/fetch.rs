@@ -292,7 +292,7 @@ async fn answers_that_are_not_the_file_are_refused_by_their_head() {
     let many: String = (0..100).map(|n| format!("X-{n}: y\r\n")).collect();
     let huge = format!("X-Huge: {}", "y".repeat(2 << 20));
     let answers: [(Reply, Fits); 9] = [
-        (reply("200 OK", &["Content-Encoding: gzip"], b"12"), |e| matches!(e, FetchError::Encoding { .. })),
+        (reply("200 OK", &["Content-Encoding: gzip"], b"123"), |e| matches!(e, FetchError::WrongLength { .. })),
         (reply("416 No", &["Content-Range: bytes */1"], b""), |e| matches!(e, FetchError::Status { code: 416, .. })),
         (reply("206 Part", &["Content-Range: bytes 0-1/2"], b"12"), |e| matches!(e, FetchError::WrongRange { .. })),
         (reply("206 Part", &[], b"12"), |e| matches!(e, FetchError::WrongRange { .. })),

@@ -3,3 +3,4 @@
 mod fetch;
 mod pass;
 mod scripted;
+mod wget;

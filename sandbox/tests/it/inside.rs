@@ -42,7 +42,7 @@ async fn a_trial_does_what_builds_do_and_finds_nothing_wrong() {
         sandbox::prepare_layer(&mode.policy.root, &layer).unwrap();
         mode.policy.layers.push(layer);
         let findings = mode.sandbox.try_out(&mode.policy).await;
-        for subject in ["sandbox", "layers", "set-id bits", "programs", "32-bit programs", "user numbers"] {
+        for subject in ["a trial", "layers", "set-id bits", "programs", "32-bit programs", "user numbers"] {
             let found = findings.iter().find(|finding| finding.subject == subject);
             let found = found.unwrap_or_else(|| panic!("{}: {subject}: {findings:#?}", mode.name));
             assert_eq!(found.standing, Standing::Good, "{}: {found:?}", mode.name);
@@ -57,7 +57,7 @@ async fn a_trial_without_a_root_names_it() {
         mode.policy.root = Root::stage("/nonexistent");
         let findings = mode.sandbox.try_out(&mode.policy).await;
         let blocks = findings.iter().find(|finding| finding.standing == Standing::Blocks).expect("nothing runs");
-        assert!(blocks.subject == "sandbox" && blocks.found.contains("/nonexistent"), "{findings:#?}");
+        assert!(blocks.subject == "a trial" && blocks.found.contains("/nonexistent"), "{findings:#?}");
     }
 }
 

@@ -1,18 +1,19 @@
 //! The builder's end: a client's offer is looked at, refused with the reason or made in the sandbox with the client's
-//! domain, and told of until it ends. The job goes on when the client is lost, and who asks again gets what came of it.
+//! domain, and told of until it ends. The job goes on for a while when the client is lost ([`super::guests`]), and who asks
+//! again gets what came of it.
 
 use super::difference::{differs, unplanned};
 use super::transfer::{TransferError, fetch_domain};
 use super::versions::{ROUNDS_MAX, masking, not_the_clients};
 use super::wire::{Code, LOG_BYTES_MAX, Offer, Said as _, ToBuilder, ToClient, VERSION};
-use super::{HEARTBEAT, SILENCE_MAX};
+use super::{HEARTBEAT, SILENCE_MAX, guests};
 use crate::api_builds::{Job, JobState};
 use crate::binhost::{COMPILED_WITH, Origin, ask};
 use crate::blocking;
 use crate::builds::foreign::{Foreign, ForeignError};
 use crate::builds::inside::Inside;
 use crate::builds::jobs::Entry;
-use crate::builds::local::LIMITS_HINT;
+use crate::builds::local::is_of_machine;
 use crate::builds::plan::{self, Plan};
 use crate::builds::recipe::Recipe;
 use crate::builds::{publish, with_causes, work};
@@ -25,6 +26,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tree::cpu::Needed;
 use tree::cpv::Cpv;
@@ -143,6 +145,7 @@ impl Line {
         fingerprint: Digest,
         entry: &Arc<Entry>,
     ) -> Option<ToClient> {
+        let _listening = domain.builds.offload.guests.listen(fingerprint, client);
         self.dialogue.say(ToClient::Accepted { job: entry.id() }.encode()).await.ok()?;
         let mut watched = entry.watch();
         let mut looks = ticks(LOG_PERIOD);
@@ -173,7 +176,7 @@ impl Line {
                     Word::Beat if self.beat().await => {}
                     Word::Beat | Word::Gone => return None,
                     Word::Cancel => {
-                        if domain.builds.offload.leaves(&fingerprint, &client) && entry.now().client.is_some() {
+                        if domain.builds.offload.guests.leaves(&fingerprint, &client) && entry.now().client.is_some() {
                             entry.cancel();
                         }
                         return None;
@@ -206,10 +209,13 @@ async fn ended(domain: &Arc<Domain>, client: PeerId, fingerprint: Digest, job: J
             Some(claim) => ToClient::Done { claim: ByteBuf::from(claim) },
             None => ToClient::failed("publish", "the package was made and is not here any more", &[], false),
         },
-        JobState::Cancelled => ToClient::failed(&job.phase, "its user there cancelled it", &[], false),
+        JobState::Cancelled => {
+            let reason = job.reason.as_deref().unwrap_or("its user there cancelled it");
+            ToClient::failed(&job.phase, reason, &[], false)
+        }
         JobState::Failed | JobState::Queued | JobState::Running => {
             let reason = job.reason.as_deref().unwrap_or("no reason is known");
-            let ebuild = is_ebuilds(&job.phase) && !job.log_tail.is_empty() && !reason.contains(LIMITS_HINT);
+            let ebuild = is_ebuilds(&job.phase) && !job.log_tail.is_empty() && !is_of_machine(reason);
             ToClient::failed(&job.phase, reason, &job.log_tail, ebuild)
         }
     }
@@ -235,7 +241,7 @@ async fn made(domain: &Arc<Domain>, client: PeerId, fingerprint: Digest) -> Opti
 
 /// Looks at an offer, cheapest questions first; nothing of the client's is fetched before it may have what it wants.
 async fn take(domain: &Arc<Domain>, client: PeerId, offer: &Offer, fingerprint: Digest) -> Result<Taken, ToClient> {
-    let offload = &domain.builds.offload;
+    let guests = &domain.builds.offload.guests;
     if domain.groups.role(&client).is_none_or(|role| role < Role::Build) {
         let why = "this machine gives no builds here: its role is less than `build`";
         return Err(ToClient::refused(Code::Role, why));
@@ -243,23 +249,24 @@ async fn take(domain: &Arc<Domain>, client: PeerId, offer: &Offer, fingerprint: 
     if let Some(claim) = made(domain, client, fingerprint).await {
         return Ok(Taken::Made(claim));
     }
-    let Some(place) = offload.place(&fingerprint, client) else {
+    let Some(place) = guests.place(&fingerprint, client) else {
         let why = if domain.config.offload.jobs_max == 0 {
             "it builds for nobody: offload.jobs_max is 0 there".to_owned()
         } else {
-            format!("{} builds for others run or wait there already", offload.guests())
+            format!("{} builds for others run or wait there already", guests.count())
         };
         return Err(ToClient::refused(Code::Busy, &why));
     };
-    if let Some(entry) = domain.builds.jobs.open_of(&fingerprint) {
+    // One for another machine that waits for the same, else this machine's own.
+    let open = domain.builds.jobs.open_of(&fingerprint);
+    if let Some(entry) = open.iter().find(|entry| entry.now().client.is_some()).or(open.first()) {
         place.taken();
-        settle(domain, &entry, fingerprint);
-        return Ok(Taken::Job(entry));
+        guests::keep(domain, entry, fingerprint);
+        return Ok(Taken::Job(Arc::clone(entry)));
     }
     fits(domain, offer).await?;
     let entry = begin(domain, client, offer, fingerprint).await?;
     place.taken();
-    settle(domain, &entry, fingerprint);
     Ok(Taken::Job(entry))
 }
 
@@ -290,16 +297,6 @@ async fn fits(domain: &Arc<Domain>, offer: &Offer) -> Result<(), ToClient> {
     }
 }
 
-/// Lets go of the place in the queue when the job ended, whoever listens by then.
-fn settle(domain: &Arc<Domain>, entry: &Arc<Entry>, fingerprint: Digest) {
-    let (domain, entry) = (Arc::clone(domain), Arc::clone(entry));
-    let tasks = domain.tasks.clone();
-    tasks.spawn("guest", async move {
-        entry.end().await;
-        domain.builds.offload.farewell(&fingerprint);
-    });
-}
-
 async fn begin(
     domain: &Arc<Domain>,
     client: PeerId,
@@ -317,10 +314,22 @@ async fn begin(
     if let Some(why) = &planned.hopeless {
         return Err(ToClient::refused(Code::Hopeless, why));
     }
-    let plan = Arc::new(plan);
-    let entry = work::begin(domain, &plan, index, false, super::On::Local).await;
-    let entry = entry.map_err(|error| ToClient::refused(Code::Busy, &with_causes(&error)))?;
-    entry.ok_or_else(|| ToClient::refused(Code::Hopeless, "there is no such package in the plan"))
+    let (beginning, plan) = (Arc::clone(domain), Arc::new(plan));
+    let (tell, begun) = oneshot::channel();
+    // By itself: a job that is begun is carried and kept, even when its client is lost in this moment.
+    domain.tasks.spawn("begin for another machine", async move {
+        let entry = work::begin(&beginning, &plan, index, false, super::On::Local).await;
+        if let Ok(Some(entry)) = &entry {
+            guests::keep(&beginning, entry, fingerprint);
+        }
+        let _gone = tell.send(entry);
+    });
+    match begun.await {
+        Ok(Ok(Some(entry))) => Ok(entry),
+        Ok(Ok(None)) => Err(ToClient::refused(Code::Hopeless, "there is no such package in the plan")),
+        Ok(Err(error)) => Err(ToClient::refused(Code::Busy, &with_causes(&error))),
+        Err(_stopping) => Err(ToClient::refused(Code::Busy, "its daemon is stopping")),
+    }
 }
 
 /// A plan with the client's domain in which the package has the fingerprint of the offer, and its place there.

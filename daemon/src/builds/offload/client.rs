@@ -1,35 +1,30 @@
 //! The client's end: one package is offered to one builder after another, until one made it, the ebuild failed, or nobody
 //! is left; then it is built here, unless its user named the one builder.
 
-use super::log::Log;
-use super::transfer::{Lent, TransferError, fetch_package};
-use super::wire::{Code, Offer, Said as _, ToBuilder, ToClient, VERSION};
-use super::{HEARTBEAT, On, REACH_MAX, SILENCE_MAX, builders, word_counts};
+use super::attempt::Outcome;
+use super::wire::Code;
+use super::{On, builders};
 use crate::api_builds::Tried;
-use crate::blocking;
+use crate::builds::RequestError;
 use crate::builds::capture::{self, CaptureError, Captured};
-use crate::builds::claim::SignedClaim;
 use crate::builds::jobs::Entry;
 use crate::builds::plan::{Plan, Planned};
-use crate::builds::substitute::{self, Substitute};
-use crate::builds::{RequestError, with_causes};
+use crate::builds::substitute::Substitute;
 use crate::domain::Domain;
-use crate::swarm::{Dialogue, PeerId};
-use rand::RngCore as _;
-use rand::rngs::OsRng;
-use serde_bytes::ByteBuf;
+use crate::swarm::PeerId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 /// Pause before a builder that was busy is asked again, where no other may be.
 const BUSY_PAUSE: Duration = Duration::from_secs(3);
 /// A builder that was lost is asked once more: it may have gone on, or be here again.
 const LOST_MAX: u32 = 1;
-/// The one builder that the user named may be gone for so long in all.
+/// The one builder that the user named may be gone for so long in all, once it was there.
 const COMES_BACK_MAX: Duration = Duration::from_secs(40);
+/// One that was never there is waited for only as long as a start of its daemon takes.
+const ANSWERS_MAX: Duration = Duration::from_secs(8);
 /// Lines of a refusal that are told with its reason; all of them are in the log.
 const LINES_TOLD_MAX: usize = 6;
 /// Builders that did not build a package are told of, up to so many.
@@ -58,6 +53,14 @@ pub(in crate::builds) enum OffloadError {
         /// Why.
         reason: String,
     },
+    /// It was built, and there is no room for it here.
+    #[error("it was built on {name} and cannot be kept here: {reason}")]
+    NoRoom {
+        /// The builder's name.
+        name: String,
+        /// What the store says.
+        reason: String,
+    },
     /// The configuration is not given away, or cannot be told.
     #[error("it cannot be built elsewhere: {0}")]
     Capture(Arc<CaptureError>),
@@ -72,33 +75,12 @@ pub(in crate::builds) enum OffloadError {
     Cancelled,
 }
 
-/// What one dialogue came to.
-enum Outcome {
-    Made(Box<SignedClaim>),
-    Refused {
-        code: Code,
-        reason: String,
-        lines: Vec<String>,
-    },
-    Failed {
-        phase: String,
-        reason: String,
-        tail: Vec<String>,
-        ebuild: bool,
-    },
-    Lost(String),
-    /// It cannot be reached, which says nothing of how it builds.
-    Away(String),
-    Liar(String),
-    Cancelled,
-}
-
 /// Everything one package needs to be given away.
-struct Giving<'a> {
-    domain: &'a Arc<Domain>,
-    planned: &'a Planned,
-    entry: &'a Arc<Entry>,
-    captured: Arc<Captured>,
+pub(super) struct Giving<'a> {
+    pub(super) domain: &'a Arc<Domain>,
+    pub(super) planned: &'a Planned,
+    pub(super) entry: &'a Arc<Entry>,
+    pub(super) captured: Arc<Captured>,
     on: On,
 }
 
@@ -117,7 +99,7 @@ pub(in crate::builds) async fn offload(
         Ok(captured) => captured,
         Err(error) if named => return Err(error),
         Err(error) => {
-            tracing::info!(cpv = %planned.cpv, %error, "built here");
+            entry.tell(format!("built here: {error}"));
             return Ok(None);
         }
     };
@@ -130,7 +112,8 @@ async fn capturable(domain: &Arc<Domain>, plan: &Plan, planned: &Planned) -> Res
     }
     let sandbox =
         domain.builds.sandbox().map_err(|error| OffloadError::Sandbox(RequestError::from(error).to_string()))?;
-    let inside = domain.builds.inside(domain);
+    let inside = domain.builds.inside(domain).await;
+    let inside = inside.map_err(|error| OffloadError::Sandbox(error.to_string()))?;
     let captured = plan.captured.get_or_try_init(|| async { capture::capture(&sandbox, &inside).await.map(Arc::new) });
     captured.await.cloned().map_err(|error| OffloadError::Capture(Arc::new(error)))
 }
@@ -141,6 +124,8 @@ struct Course {
     left_out: BTreeSet<PeerId>,
     lost: u32,
     lost_since: Option<Instant>,
+    /// Whether it was there before.
+    met: bool,
     /// The one that was lost and is asked again, if it is still there: its name, and how it was lost.
     again: Option<(PeerId, String, String)>,
 }
@@ -156,14 +141,19 @@ enum Step {
 impl Giving<'_> {
     async fn run(self) -> Result<Option<Substitute>, OffloadError> {
         let offload = &self.domain.builds.offload;
-        let mut course = Course::default();
+        // One that was asked before the daemon was restarted may be on its way back too.
+        let met = self.entry.now().attempt > 1;
+        let mut course = Course { met, ..Course::default() };
         loop {
             let next = self.next(&course.left_out);
             if let Some((lost, name, reason)) = course.again.take().filter(|(lost, ..)| next != Some(*lost)) {
                 self.failed_at(lost, &name, &reason);
                 course.left_out.insert(lost);
             }
-            let Some(peer) = next else { return Ok(None) };
+            let Some(peer) = next else {
+                self.entry.tell("built here: nobody else may be asked to build it".to_owned());
+                return Ok(None);
+            };
             let name = self.domain.groups.name(&peer);
             self.entry.show(|job| {
                 "offload".clone_into(&mut job.phase);
@@ -212,6 +202,7 @@ impl Giving<'_> {
         let reached = !matches!(outcome, Outcome::Away(_));
         Ok(match outcome {
             Outcome::Made(_) | Outcome::Cancelled => return Err(OffloadError::Cancelled),
+            Outcome::NoRoom(reason) => return Err(OffloadError::NoRoom { name: name.to_owned(), reason }),
             Outcome::Failed { phase, reason, tail, ebuild: true } => {
                 offload.praise(&peer);
                 return Err(OffloadError::Ebuild { name: name.to_owned(), phase, reason, tail });
@@ -237,14 +228,18 @@ impl Giving<'_> {
                 if reached {
                     offload.note_failure(peer, begun.elapsed(), &reason);
                 }
+                course.met |= reached;
                 let gone_for = course.lost_since.get_or_insert(begun).elapsed();
                 // The only one that may build it may be starting again.
-                let patient = named && gone_for < COMES_BACK_MAX;
+                let bound = if course.met { COMES_BACK_MAX } else { ANSWERS_MAX };
+                let patient = named && gone_for < bound;
                 if (course.lost >= LOST_MAX && !patient) || offload.grounded(&peer).is_some() {
                     return Ok(Step::Leave(reason));
                 }
                 course.lost += 1;
-                tracing::info!(%cpv, builder = name, reason, "a builder was lost and is asked again");
+                let what = if reached { format!("{name} was lost ({reason})") } else { format!("{name}: {reason}") };
+                let until = if patient { format!(" for {} s", bound.as_secs()) } else { String::new() };
+                self.entry.tell(format!("{what}: it is asked again{until}"));
                 course.again = Some((peer, name.to_owned(), reason));
                 Step::Again(patient.then_some("waits: the builder was lost"))
             }
@@ -264,7 +259,7 @@ impl Giving<'_> {
     }
 
     fn failed_at(&self, peer: PeerId, name: &str, reason: &str) {
-        tracing::info!(cpv = %self.planned.cpv, builder = name, reason, "not built there");
+        self.entry.tell(format!("not built on {name}: {reason}"));
         self.entry.show(|job| {
             (job.builder, job.builder_name) = (None, None);
             if job.tried.len() < TRIED_MAX {
@@ -281,182 +276,5 @@ impl Giving<'_> {
             Ok(_true) = cancelled.wait_for(|cancelled| *cancelled) => Err(OffloadError::Cancelled),
             () = tokio::time::sleep(BUSY_PAUSE) => Ok(()),
         }
-    }
-
-    /// One dialogue with one builder.
-    async fn attempt(&self, peer: PeerId) -> Outcome {
-        if let Some(grounded) = self.domain.builds.offload.grounded(&peer) {
-            let why =
-                format!("it failed five times at once and is left alone for {} s: {}", grounded.for_s, grounded.why);
-            return Outcome::Refused { code: Code::Role, reason: why, lines: Vec::new() };
-        }
-        if !word_counts(self.domain, &peer, &self.planned.cpv, &self.planned.slot) {
-            let why = "its word does not count here: its role is less than `sign`, and `peer trust` names no such key";
-            return Outcome::Refused { code: Code::Role, reason: why.to_owned(), lines: Vec::new() };
-        }
-        let (lending, captured) = (Arc::clone(self.domain), Arc::clone(&self.captured));
-        let planned = self.planned.clone();
-        let lent = blocking::run(move || Lent::new(&lending, &captured, &planned, peer)).await;
-        // Until the dialogue ended it may ask for blocks of the domain.
-        let _lent = match lent {
-            Ok(lent) => lent,
-            Err(error) => {
-                // Of this machine: the builder has no part in it.
-                return Outcome::Refused { code: Code::Domain, reason: with_causes(&error), lines: Vec::new() };
-            }
-        };
-        let mut dialogue = match self.domain.swarm.converse(peer, REACH_MAX).await {
-            Ok(dialogue) => dialogue,
-            Err(error) => return Outcome::Away(with_causes(&error)),
-        };
-        if let Err(error) = dialogue.say(ToBuilder::Offer(Box::new(self.offer())).encode()).await {
-            return Outcome::Lost(error.to_string());
-        }
-        self.listen(peer, dialogue).await
-    }
-
-    fn offer(&self) -> Offer {
-        let mut lease = vec![0; 16];
-        OsRng.fill_bytes(&mut lease);
-        let recipe = &self.planned.recipe;
-        let value = |name| recipe.value("environment", name).unwrap_or_default();
-        Offer {
-            v: VERSION,
-            lease: ByteBuf::from(lease),
-            cpv: self.planned.cpv.to_string(),
-            repo: self.planned.repo.clone(),
-            fingerprint: ByteBuf::from(recipe.fingerprint().as_bytes().as_slice()),
-            recipe: recipe.text().to_owned(),
-            domain: ByteBuf::from(self.captured.digest().as_bytes().as_slice()),
-            domain_size: self.captured.record.len() as u64,
-            arch: value("ARCH"),
-            chost: value("CHOST"),
-        }
-    }
-
-    /// Hears a builder to its last word.
-    async fn listen(&self, peer: PeerId, mut dialogue: Dialogue) -> Outcome {
-        let mut log = Log::new(self.domain, self.entry);
-        let mut ticks = tokio::time::interval(HEARTBEAT);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut cancelled = self.entry.cancelled();
-        let mut heard = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                () = until_cancelled(&mut cancelled) => {
-                    // One that does not hear it notices that nobody waits.
-                    let _said = dialogue.say(ToBuilder::Cancel {}.encode()).await;
-                    dialogue.end().await;
-                    return Outcome::Cancelled;
-                }
-                _ = ticks.tick() => {
-                    if heard.elapsed() > SILENCE_MAX {
-                        return Outcome::Lost(format!("nothing was heard of it for {} s", SILENCE_MAX.as_secs()));
-                    }
-                    if let Err(error) = dialogue.say(ToBuilder::Alive {}.encode()).await {
-                        return Outcome::Lost(error.to_string());
-                    }
-                }
-                frame = dialogue.hear() => {
-                    let said = match frame {
-                        Some(Ok(frame)) => ToClient::decode(&frame),
-                        Some(Err(error)) => return Outcome::Lost(with_causes(&error)),
-                        None => return Outcome::Lost("it hung up".to_owned()),
-                    };
-                    heard = Instant::now();
-                    match said {
-                        Ok(said) => if let Some(outcome) = self.heard(peer, said, &mut log) {
-                            log.end();
-                            return outcome;
-                        },
-                        Err(error) => return Outcome::Lost(error.to_string()),
-                    }
-                }
-            }
-        }
-    }
-
-    fn heard(&self, peer: PeerId, said: ToClient, log: &mut Log) -> Option<Outcome> {
-        match said {
-            ToClient::Alive {} => None,
-            ToClient::Accepted { job } => {
-                let name = self.domain.groups.name(&peer);
-                tracing::debug!(cpv = %self.planned.cpv, builder = name, job, "accepted");
-                self.entry.show(|own| own.reason = None);
-                None
-            }
-            ToClient::Event { phase, reason, log: bytes } => {
-                log.add(&bytes);
-                let bytes = log.bytes;
-                self.entry.show(|job| {
-                    if let Some(phase) = phase {
-                        job.phase = phase;
-                    }
-                    job.reason = reason;
-                    job.log_bytes = bytes;
-                });
-                None
-            }
-            ToClient::Refused { code, reason, lines } => Some(Outcome::Refused { code, reason, lines }),
-            ToClient::Failed { phase, reason, tail, ebuild } => Some(Outcome::Failed { phase, reason, tail, ebuild }),
-            ToClient::Done { claim } => Some(match SignedClaim::try_from(claim.as_slice()) {
-                Ok(claim) => match self.wrong(peer, &claim) {
-                    None => Outcome::Made(Box::new(claim)),
-                    Some(why) => Outcome::Liar(why),
-                },
-                Err(error) => Outcome::Liar(error.to_string()),
-            }),
-        }
-    }
-
-    /// What is wrong with a claim as the answer to what was asked.
-    fn wrong(&self, peer: PeerId, claim: &SignedClaim) -> Option<String> {
-        let (said, planned) = (&claim.claim, self.planned);
-        let why = if claim.builder != peer {
-            "it gives the claim of another node"
-        } else if said.fingerprint != planned.recipe.fingerprint() {
-            "its claim is about another recipe"
-        } else if said.cpv != planned.cpv || said.repo != planned.repo || said.slot != planned.slot {
-            "its claim is about another package"
-        } else {
-            return None;
-        };
-        Some(why.to_owned())
-    }
-
-    /// The package of a right claim, looked at as every substitute is.
-    async fn collect(&self, claim: SignedClaim) -> Result<Substitute, Outcome> {
-        let peer = claim.builder;
-        self.entry.show(|job| {
-            "substitute".clone_into(&mut job.phase);
-            job.reason = None;
-        });
-        let mut cancelled = self.entry.cancelled();
-        tokio::select! {
-            biased;
-            Ok(_true) = cancelled.wait_for(|cancelled| *cancelled) => return Err(Outcome::Cancelled),
-            fetched = fetch_package(self.domain, &claim) => match fetched {
-                Ok(_blob) => {}
-                Err(error @ (TransferError::Bytes { .. } | TransferError::Size { .. } | TransferError::Finish(_))) => {
-                    return Err(Outcome::Liar(with_causes(&error)));
-                }
-                Err(error) => return Err(Outcome::Lost(with_causes(&error))),
-            },
-        }
-        let caught = &self.domain.builds.caught;
-        match substitute::obtain(self.domain, self.planned, vec![claim], caught).await {
-            Some(found) => Ok(found),
-            None if caught.has(&peer) => Err(Outcome::Liar("its package is not what it says".to_owned())),
-            None => Err(Outcome::Lost("its package did not come".to_owned())),
-        }
-    }
-}
-
-/// Until the user no longer wants a job; not `Send` is what `wait_for` answers.
-async fn until_cancelled(cancelled: &mut watch::Receiver<bool>) {
-    if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
-        // The sender lives as long as the job.
-        std::future::pending::<()>().await;
     }
 }

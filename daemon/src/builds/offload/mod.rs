@@ -1,16 +1,18 @@
 //! Offload: another machine of the group builds a package, with this machine's exact configuration.
 //!
-//! In reading order: [`wire`] is what both ends say; [`client`] gives one package away and takes what comes back; [`builder`]
+//! In reading order: [`wire`] is what both ends say; [`client`] gives one package away, in one [`attempt`] after another; [`builder`]
 //! is the other end, [`versions`] plans there with the versions of dependencies that the client has, [`difference`] says why the
-//! two do not agree; [`transfer`] moves the blocks of a domain and the package between exactly these two.
+//! two do not agree; [`guests`] knows whom what is built for others is for, and ends what nobody waits for; [`transfer`] moves the blocks of a domain and the package between exactly these two.
 //!
 //! **Invariants.** What a builder made counts only if its word does ([`super::trust`]) and only for the fingerprint that was
 //! asked. Only the client's own job publishes, once. A builder that is lost costs time and nothing else: the package is
 //! offered again, then to the next one, then built here. A failing ebuild is not tried elsewhere.
 
+mod attempt;
 pub(super) mod builder;
 pub(super) mod client;
 mod difference;
+mod guests;
 mod log;
 mod transfer;
 mod versions;
@@ -22,13 +24,13 @@ use crate::config_offload::OffloadPolicy;
 use crate::domain::Domain;
 use crate::group::FindMemberError;
 use crate::swarm::PeerId;
+use guests::Guests;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tree::cpv::Cpv;
-use tree::digest::Digest;
 
 /// Between two signs of life.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -36,12 +38,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Builders are reached in this time.
 const REACH_MAX: Duration = Duration::from_secs(10);
-/// Foreign jobs that may wait for each one that may run.
-const WAITING_FACTOR: usize = 4;
 /// A builder that fails so often in a row, each time as fast as this, is left alone for a while.
 const FAST_FAILURES_MAX: u32 = 5;
 const FAST: Duration = Duration::from_secs(10);
 const GROUNDED_FOR: Duration = Duration::from_secs(3600);
+/// Names in one line.
+const NAMED_MAX: usize = 3;
 /// Builders whose conduct is remembered; a group has at most some hundred.
 const REMEMBERED_MAX: usize = 1000;
 
@@ -140,11 +142,10 @@ pub(super) struct Offload {
     pub(super) foreigners: Foreigners,
     /// Places of foreign jobs that run.
     pub(super) slots: Semaphore,
-    jobs_max: usize,
     /// Held while blocks of a domain are put into the store.
     lending: Mutex<()>,
-    /// Fingerprints that others wait for here, and who.
-    guests: Mutex<HashMap<Digest, BTreeSet<PeerId>>>,
+    /// What others wait for here.
+    pub(super) guests: Guests,
     conduct: Mutex<HashMap<PeerId, Conduct>>,
     /// Our jobs at each builder.
     given: Mutex<HashMap<PeerId, usize>>,
@@ -160,48 +161,11 @@ impl Offload {
         Self {
             foreigners: Foreigners::below(super::inside::absolute(&config.data_dir).join("domains")),
             slots: Semaphore::new(config.offload.jobs_max),
-            jobs_max: config.offload.jobs_max,
             lending: Mutex::default(),
-            guests: Mutex::default(),
+            guests: Guests::new(config.offload.jobs_max),
             conduct: Mutex::default(),
             given: Mutex::default(),
         }
-    }
-
-    /// A client waits for a fingerprint, which has a place in the queue from now on; None when there is no room for more.
-    fn place(&self, fingerprint: &Digest, client: PeerId) -> Option<Place<'_>> {
-        let new = !lock(&self.guests).contains_key(fingerprint);
-        self.welcome(fingerprint, client).then(|| Place { offload: self, fingerprint: *fingerprint, given_back: new })
-    }
-
-    fn welcome(&self, fingerprint: &Digest, client: PeerId) -> bool {
-        let mut guests = lock(&self.guests);
-        let room = self.jobs_max.saturating_mul(1 + WAITING_FACTOR);
-        if !guests.contains_key(fingerprint) && guests.len() >= room {
-            return false;
-        }
-        guests.entry(*fingerprint).or_default().insert(client);
-        true
-    }
-
-    /// A client does not want it any more; true when nobody else does.
-    fn leaves(&self, fingerprint: &Digest, client: &PeerId) -> bool {
-        let mut guests = lock(&self.guests);
-        guests.get_mut(fingerprint).is_none_or(|clients| {
-            clients.remove(client);
-            clients.is_empty()
-        })
-    }
-
-    /// It was made or not: nobody waits any more.
-    fn farewell(&self, fingerprint: &Digest) {
-        lock(&self.guests).remove(fingerprint);
-    }
-
-    /// How many fingerprints are made for others, or wait for it.
-    #[must_use]
-    pub(super) fn guests(&self) -> usize {
-        lock(&self.guests).len()
     }
 
     /// A builder did what it should.
@@ -247,28 +211,6 @@ impl Offload {
     }
 }
 
-/// A place in the queue of foreign jobs; it is free again with this, unless a job has it by then.
-struct Place<'a> {
-    offload: &'a Offload,
-    fingerprint: Digest,
-    given_back: bool,
-}
-
-impl Place<'_> {
-    /// A job has it now, and gives it back when it ends.
-    fn taken(mut self) {
-        self.given_back = false;
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if self.given_back {
-            self.offload.farewell(&self.fingerprint);
-        }
-    }
-}
-
 struct Given<'a> {
     offload: &'a Offload,
     peer: PeerId,
@@ -301,6 +243,21 @@ pub(super) fn builders(domain: &Domain, cpv: &Cpv, slot: &str) -> Vec<PeerId> {
     able
 }
 
+/// Why nobody is asked to build a package now, for people.
+pub(super) fn why_nobody(domain: &Domain, cpv: &Cpv, slot: &str) -> String {
+    let trusted = domain.builds.trust.builders(cpv, slot);
+    let connected: BTreeSet<PeerId> = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
+    let names = |peers: &[&PeerId]| {
+        peers.iter().take(NAMED_MAX).map(|peer| domain.groups.name(peer)).collect::<Vec<_>>().join(", ")
+    };
+    let (there, away): (Vec<&PeerId>, Vec<&PeerId>) = trusted.iter().partition(|peer| connected.contains(peer));
+    match (there.as_slice(), away.as_slice()) {
+        ([], []) => "no machine is trusted to build it".to_owned(),
+        ([], away) => format!("{} is not connected", names(away)),
+        (there, _) => format!("{} failed before and is left alone for a while", names(there)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,9 +266,8 @@ mod tests {
         Offload {
             foreigners: Foreigners::default(),
             slots: Semaphore::new(jobs_max),
-            jobs_max,
             lending: Mutex::default(),
-            guests: Mutex::default(),
+            guests: Guests::new(jobs_max),
             conduct: Mutex::default(),
             given: Mutex::default(),
         }
@@ -336,21 +292,6 @@ mod tests {
         offload.note_failure(peer, fast, "broken pipe");
         let grounded = offload.grounded(&peer).unwrap();
         assert!(grounded.for_s > 3500 && grounded.why == "broken pipe", "{grounded:?}");
-    }
-
-    #[test]
-    fn a_queue_has_an_end_and_the_last_who_leaves_takes_the_job_along() {
-        let (offload, one, two) = (offload(1), PeerId::random(), PeerId::random());
-        let digest = |n: u8| Digest::of(&[n]);
-        for n in 0..5 {
-            assert!(offload.welcome(&digest(n), one));
-        }
-        assert!(!offload.welcome(&digest(5), two));
-        assert!(offload.welcome(&digest(0), two), "the same recipe is one job");
-        assert!(!offload.leaves(&digest(0), &one) && offload.leaves(&digest(0), &two));
-        offload.farewell(&digest(0));
-        assert!(offload.welcome(&digest(5), two));
-        assert!(!super::tests::offload(0).welcome(&digest(0), one), "this one builds for nobody");
     }
 
     #[test]

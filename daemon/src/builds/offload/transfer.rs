@@ -40,6 +40,29 @@ pub(super) enum TransferError {
     Record(String),
 }
 
+impl TransferError {
+    /// Whether there is no room for it on this machine.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Incoming(error) => error.is_full(),
+            Self::Append(error) => error.is_full(),
+            Self::Finish(error) => error.is_full(),
+            Self::Open(_) | Self::Body(_) | Self::Size { .. } | Self::Bytes { .. } | Self::Record(_) => false,
+        }
+    }
+
+    /// Whether the peer gave something else than what it promised.
+    pub(super) fn is_lie(&self) -> bool {
+        match self {
+            Self::Bytes { .. } | Self::Size { .. } => true,
+            Self::Finish(error) => {
+                matches!(error, FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. })
+            }
+            Self::Open(_) | Self::Body(_) | Self::Incoming(_) | Self::Append(_) | Self::Record(_) => false,
+        }
+    }
+}
+
 /// Keeps a captured domain in the store and gives it to one builder, as long as this lives.
 #[derive(Debug)]
 pub(super) struct Lent {

@@ -1,4 +1,4 @@
-"""What Portage itself says of atoms and sets, for targets.rs: `portageq best_visible` for each atom, and for each set the atoms
+"""What Portage itself says of atoms and sets, for selection.rs: `portageq best_visible` for each atom, and for each set the atoms
 that emerge takes it for, less nested sets that are not there, each with its best visible ebuild.
 
 Reads a JSON list, writes a JSON list of lists of cpvs.
