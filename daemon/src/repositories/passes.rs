@@ -126,10 +126,13 @@ impl Passes<'_> {
         tell_what_was_asked(&name, stale, &unanswered);
         match refused {
             None => Ok(()),
-            Some(why) => Err(format!(
-                "the ebuilds of {total} packages have no md5-cache entry of theirs and Portage cannot be asked about \
-                 them ({why}), so their files are asked of Gentoo's mirrors only and shared with nobody"
-            )),
+            Some(why) => {
+                let packages = if total == 1 { "package" } else { "packages" };
+                Err(format!(
+                    "the ebuilds of {total} {packages} have no md5-cache entry of theirs and Portage cannot be asked \
+                     about them ({why}), so their files are asked of Gentoo's mirrors only and shared with nobody"
+                ))
+            }
         }
     }
 
