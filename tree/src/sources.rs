@@ -39,12 +39,6 @@ impl Sources {
         &self.files
     }
 
-    /// The value of a variable of make.conf.
-    #[must_use]
-    pub fn get(&self, variable: &str) -> Option<&str> {
-        self.values.get(variable).map(String::as_str)
-    }
-
     /// What a file of package.env names.
     #[must_use]
     pub fn of_env(&self, path: &Path) -> Vec<PathBuf> {
@@ -74,7 +68,8 @@ mod tests {
         let sources = Sources::of_make_conf(dir.path());
         let named: Vec<_> = sources.files().iter().map(|file| file.strip_prefix(&out).unwrap()).collect();
         assert_eq!(named, ["one", "two", "three", "none"].map(Path::new));
-        assert_eq!((sources.get("C"), sources.get("A"), sources.get("B")), (Some("3"), Some("1"), None));
+        let value = |name: &str| sources.values.get(name).map(String::as_str);
+        assert_eq!((value("C"), value("A"), value("B")), (Some("3"), Some("1"), None));
         std::fs::write(etc.join("env"), "source ${DOTS}/two").unwrap();
         assert_eq!(sources.of_env(&etc.join("env")), [out.join("two")]);
     }

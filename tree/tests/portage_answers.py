@@ -5,10 +5,13 @@ refuses is answered with ERROR.
 """
 
 import os
+import re
 import shlex
 import sys
 
 import portage
+from portage._sets.files import StaticFileSet, WorldSelectedPackagesSet, WorldSelectedSetsSet
+from portage.dbapi.virtual import fakedbapi
 from portage.dep import Atom, match_from_list, use_reduce
 from portage.dbapi.porttree import _parse_uri_map
 from portage.manifest import Manifest
@@ -144,7 +147,28 @@ def sourced(root):
     return "\t".join(opened)
 
 
+def set_file(kind, path):
+    made = {
+        "world": lambda: WorldSelectedPackagesSet(path),
+        "world_sets": lambda: WorldSelectedSetsSet(path),
+        "mine": lambda: StaticFileSet(os.path.join(path, "mine")),
+    }
+    found = made[kind]()
+    atoms, sets = sorted(map(str, found.getAtoms())), sorted(map(str, found.getNonAtoms()))
+    lines = sorted({int(re.search(r"at line: (\d+)", error).group(1)) for error in found.errors})
+    return " | ".join(" ".join(part) for part in (atoms, sets, map(str, lines)))
+
+
+def use_match(atom, iuse, use):
+    db = fakedbapi(portage.config(config_profile_path="", local_config=False))
+    metadata = {"EAPI": "8", "SLOT": "0", "IUSE": iuse, "USE": use, "KEYWORDS": "x"}
+    db.cpv_inject(_pkg_str("a/b-1", slot="0", eapi="8"), metadata)
+    return "yes" if db.match(Atom(atom)) else "no"
+
+
 QUESTIONS = {
+    "set": set_file,
+    "use": use_match,
     "packages": packages,
     "sourced": sourced,
     "version": version,

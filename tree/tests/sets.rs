@@ -1,51 +1,10 @@
 //! Files of package sets and USE dependencies: the same questions to this crate and to Portage itself.
-//!
-//! `PEERAGE_PYTHON` names a Python that has Portage; without it nothing is compared, which only CI takes as a failure.
 
-use std::fs;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+mod asked;
 
+use asked::{compare, put};
 use tree::atom::Atom;
 use tree::set::{Items, SetFile};
-
-/// Compares our answers with Portage's.
-#[expect(clippy::disallowed_methods, reason = "tests may read the environment and start processes")]
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
-fn compare(cases: &[(String, String)]) {
-    let Some(python) = std::env::var_os("PEERAGE_PYTHON").filter(|python| !python.is_empty()) else {
-        assert!(std::env::var_os("CI").is_none(), "PEERAGE_PYTHON names no Python with Portage, and this is CI");
-        println!("skipped: PEERAGE_PYTHON does not name a Python that has Portage");
-        return;
-    };
-    let mut child = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sets_answers.py"))
-        .env("PYTHONIOENCODING", "utf-8")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the Python of PEERAGE_PYTHON starts");
-    let questions: String = cases.iter().map(|(question, _)| format!("{question}\n")).collect();
-    // All questions are read before the first is answered.
-    child.stdin.take().expect("it is a pipe").write_all(questions.as_bytes()).expect("Python reads all questions");
-    let output = child.wait_with_output().expect("Python ends");
-    let answers = String::from_utf8(output.stdout).expect("answers in UTF-8");
-    let differs = |((question, ours), theirs): (&(String, String), &str)| {
-        (ours != theirs).then(|| format!("{question}\n  ours:    {ours}\n  Portage: {theirs}"))
-    };
-    let differing: Vec<String> = cases.iter().zip(answers.lines()).filter_map(differs).collect();
-    assert_eq!(answers.lines().count(), cases.len(), "Portage answers every question");
-    assert!(differing.is_empty(), "{}", differing.join("\n"));
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test makes its configuration")]
-fn put(root: &Path, path: &str, content: &[u8]) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().expect("a parent")).expect("directories are made");
-    fs::write(path, content).expect("a file is written");
-}
 
 /// Files of sets with all that people write into them.
 const SET_FILES: &[(&str, &[u8])] = &[
