@@ -126,6 +126,7 @@ fn exit_of_run(error: &RunError) -> Exit {
         | RunError::Binhost(_)
         | RunError::Builds(_)
         | RunError::Key { .. }
+        | RunError::Private(_)
         | RunError::Mirrors(_) => Exit::Internal,
     }
 }
@@ -141,6 +142,7 @@ fn hint_of_run(error: &RunError) -> Option<String> {
         | RunError::Binhost(_)
         | RunError::Builds(_)
         | RunError::Key { .. }
+        | RunError::Private(_)
         | RunError::Mirrors(_) => return None,
     };
     Some(hint.to_owned())

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use store::{Blob, Store};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use store::{Blob, Events, Store, Touched};
 use tree::digest::Digest;
 
 /// Digests taken from the store's list in one step.
@@ -48,6 +48,8 @@ pub struct Shared {
     queries: OnceLock<Box<Answerer>>,
     dialogues: OnceLock<Box<Converser>>,
     given_bytes: Arc<AtomicU64>,
+    /// What the swarm was told that is here.
+    announced: Mutex<HashSet<Digest>>,
 }
 
 /// What the kept claims are about.
@@ -82,6 +84,7 @@ impl Shared {
             queries: OnceLock::new(),
             dialogues: OnceLock::new(),
             given_bytes: Arc::default(),
+            announced: Mutex::default(),
         }
     }
 
@@ -179,6 +182,25 @@ impl Shared {
         }
     }
 
+    /// All that is announced now, held and allowed. Looks at every blob: blocking.
+    fn list(&self) -> Vec<Digest> {
+        let mut all: Vec<Digest> = Vec::new();
+        if self.announces_builds() {
+            all.extend(&self.claimed().fingerprints);
+        }
+        let mut after = None;
+        loop {
+            let page = self.store.list(after.as_ref(), PAGE);
+            let Some((last, _size)) = page.last() else { return all };
+            after = Some(*last);
+            all.extend(page.iter().map(|(digest, _size)| *digest).filter(|digest| self.allows(digest)));
+        }
+    }
+
+    fn lock_announced(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// True when a digest is one of those that are announced now if they are held.
     fn announces(&self, digest: &Digest) -> bool {
         self.allows(digest) || self.announces_builds() && self.claimed().fingerprints.contains(digest)
@@ -240,31 +262,24 @@ impl Holdings for Shared {
     }
 
     fn announced(&self) -> Vec<Digest> {
-        let mut all: Vec<Digest> = Vec::new();
-        if self.announces_builds() {
-            all.extend(&self.claimed().fingerprints);
-        }
-        let mut after = None;
-        loop {
-            let page = self.store.list(after.as_ref(), PAGE);
-            let Some((last, _size)) = page.last() else { return all };
-            after = Some(*last);
-            all.extend(page.iter().map(|(digest, _size)| *digest).filter(|digest| self.allows(digest)));
-        }
+        // Listed under the lock: what comes or goes meanwhile is noted after this, not before.
+        let mut announced = self.lock_announced();
+        let all = self.list();
+        announced.extend(&all);
+        all
     }
 }
 
-/// Keeps the announcements true.
+/// Keeps the announcements true: each change costs by what changed.
 pub struct Announcer {
     shared: Arc<Shared>,
-    announced: Mutex<HashSet<Digest>>,
 }
 
 impl Announcer {
-    /// `announced` is what the swarm was told when it started.
+    /// Of what is shared; the swarm lists it by itself when it starts.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, announced: Vec<Digest>) -> Self {
-        Self { shared, announced: Mutex::new(announced.into_iter().collect()) }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// What is given to others.
@@ -275,7 +290,7 @@ impl Announcer {
 
     /// One blob came or went.
     pub fn note(&self, swarm: &Swarm, digest: Digest, held: bool) {
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut announced = self.shared.lock_announced();
         if held && self.shared.announces(&digest) {
             if announced.insert(digest) {
                 swarm.announce(&[digest]);
@@ -285,11 +300,24 @@ impl Announcer {
         }
     }
 
-    /// Compares everything: after the repositories changed, or events were lost. Blocking.
+    /// Looks again at what the repositories say otherwise than before. Blocking.
+    pub fn follow_catalog(&self, swarm: &Swarm) {
+        match self.shared.store.catalog().take_touched() {
+            Touched::Digests(digests) => {
+                for digest in digests {
+                    // A fingerprint is no blob, and no repository says anything of it.
+                    self.note(swarm, digest, self.shared.store.contains(&digest));
+                }
+            }
+            Touched::Many => self.compare(swarm),
+        }
+    }
+
+    /// Compares everything: after events were lost, or most of the catalog was written. Blocking.
     pub fn compare(&self, swarm: &Swarm) {
         // Listed under the lock: what comes or goes meanwhile is noted after this, not before.
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: HashSet<Digest> = self.shared.announced().into_iter().collect();
+        let mut announced = self.shared.lock_announced();
+        let now: HashSet<Digest> = self.shared.list().into_iter().collect();
         let gone: Vec<Digest> = announced.difference(&now).copied().collect();
         let new: Vec<Digest> = now.difference(&announced).copied().collect();
         if !gone.is_empty() {
@@ -304,17 +332,15 @@ impl Announcer {
 
 impl std::fmt::Debug for Announcer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let count = self.announced.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = self.shared.lock_announced().len();
         write!(f, "Announcer({count} announced)")
     }
 }
 
-/// Follows the store's events until the daemon stops.
-pub async fn follow(store: Store, swarm: Swarm, announcer: Arc<Announcer>) {
-    let mut events = Some(store.subscribe());
-    // What came between the list the swarm started with and this subscription.
-    let (comparing, told) = (Arc::clone(&announcer), swarm.clone());
-    blocking::run(move || comparing.compare(&told)).await;
+/// Follows the store's events until the daemon stops. They are subscribed to before the swarm lists what is here, so that
+/// nothing is missed between.
+pub async fn follow(events: Events, swarm: Swarm, announcer: Arc<Announcer>) {
+    let mut events = Some(events);
     while let Some(feed) = events.take() {
         let (swarm, announcer) = (swarm.clone(), Arc::clone(&announcer));
         // The wait is short so that the blocking pool is free to end when the daemon stops.

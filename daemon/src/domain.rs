@@ -252,7 +252,7 @@ impl Domain {
     fn take_over(&self, done: Refreshed) {
         self.mirrors.set_thirdparty(self.repositories.thirdparty());
         if done.changed() {
-            self.announcer.compare(&self.swarm);
+            self.announcer.follow_catalog(&self.swarm);
             self.pins_changed.notify_one();
             self.binhost.look_again();
         }

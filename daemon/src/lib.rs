@@ -32,6 +32,7 @@ pub mod machine;
 pub mod openpgp;
 pub mod pins;
 pub mod portage;
+mod private_files;
 pub mod questions;
 pub mod repositories;
 pub mod setup;

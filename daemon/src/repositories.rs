@@ -27,6 +27,8 @@ use tree::thirdparty::ThirdPartyMirrors;
 
 /// A refresh asked for by a request that names something unknown happens at most this often.
 const EAGER_REFRESH: Duration = Duration::from_secs(5);
+/// And takes at most this part of the time, 1 in 50: anybody may name what is unknown.
+const EAGER_SHARE: u32 = 50;
 /// Requests wait for a refresh until it is this old, all together: emerge asks for one file after the other.
 const EAGER_WAIT: Duration = Duration::from_millis(800);
 
@@ -65,6 +67,8 @@ struct Turns {
     running: bool,
     began: Option<Instant>,
     last: Option<Instant>,
+    /// How long the last one took that changed nothing.
+    took: Duration,
 }
 
 /// What a refresh did.
@@ -167,7 +171,8 @@ impl Repositories {
     #[must_use]
     pub fn claim_eagerly(&self) -> bool {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.running || turns.last.is_some_and(|at| at.elapsed() < EAGER_REFRESH) {
+        let pause = EAGER_REFRESH.max(turns.took.saturating_mul(EAGER_SHARE));
+        if turns.running || turns.last.is_some_and(|at| at.elapsed() < pause) {
             return false;
         }
         (turns.running, turns.began) = (true, Some(Instant::now()));
@@ -230,6 +235,9 @@ impl Repositories {
         // A daemon that stops has not read them.
         self.first.send_if_modified(|first| !std::mem::replace(first, *first || !self.stopping.is_cancelled()));
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = turns.began.map_or(Duration::ZERO, |began| began.elapsed());
+        // Reading what changed is no reason to look more rarely.
+        turns.took = if done.changed() { Duration::ZERO } else { took };
         (turns.running, turns.last) = (false, Some(Instant::now()));
         drop(turns);
         self.turn_ended.notify_all();

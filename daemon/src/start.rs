@@ -16,9 +16,10 @@ use crate::group::{Groups, gossip};
 use crate::http::{control, public, serve_tcp, serve_unix};
 use crate::machine::Machine;
 use crate::portage::Portage;
+use crate::private_files::{self, PrivateFileError};
 use crate::questions::members;
 use crate::repositories::{AskMetadata, Repositories};
-use crate::swarm::{self, Holdings as _, Identity, Swarm};
+use crate::swarm::{self, Identity, Swarm};
 use crate::tasks::Tasks;
 use crate::upkeep;
 use mirrors::{Mirrors, Options as MirrorOptions};
@@ -26,7 +27,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ const READY_WAIT: Duration = Duration::from_secs(10);
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
 /// File of the node's key below the data directory.
 const KEY_FILE: &str = "identity.key";
+/// A key has some 70 bytes.
+const KEY_MAX_BYTES: u64 = 4096;
 /// Open files that hundreds of peers and transfers need.
 const OPEN_FILES: u64 = 65_536;
 /// Bits of the control socket: its owner and group may use the verbs.
@@ -67,6 +70,9 @@ pub enum RunError {
     /// The jobs, and whom the user enrolled and trusts.
     #[error("cannot read the jobs, the groups and whose claims count")]
     Builds(#[from] store::IndexError),
+    /// The key of this node, or the control socket.
+    #[error(transparent)]
+    Private(#[from] PrivateFileError),
     /// The key of this node.
     #[error("the key {path} cannot be read: {why}")]
     Key {
@@ -137,9 +143,10 @@ pub async fn run(
         Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
     let repositories = Repositories::new(config.clone(), Some(ask), tasks.stopping().clone());
     let mirrors = Mirrors::new(mirror_options(&config))?;
-    let announced = announced(&shared).await;
+    // Before the swarm lists what is here.
+    let events = store.subscribe();
     let swarm = Swarm::start(identity, swarm_config(&config)?, Arc::<Shared>::clone(&shared), &tasks).await?;
-    let announcer = Arc::new(Announcer::new(shared, announced));
+    let announcer = Arc::new(Announcer::new(shared));
     let parts = Parts {
         config,
         store,
@@ -159,7 +166,7 @@ pub async fn run(
     blocking::run(move || finding.find_repositories()).await;
 
     Builds::hear(&domain);
-    start_tasks(&domain, announcer, listeners, control);
+    start_tasks(&domain, announcer, events, listeners, control);
     tokio::pin!(shutdown);
     tokio::select! {
         biased;
@@ -179,14 +186,20 @@ pub async fn run(
     Ok(())
 }
 
-fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<TcpListener>, control: UnixListener) {
+fn start_tasks(
+    domain: &Arc<Domain>,
+    announcer: Arc<Announcer>,
+    events: store::Events,
+    listeners: Vec<TcpListener>,
+    control: UnixListener,
+) {
     let tasks = &domain.tasks;
     let reads = public(Arc::clone(domain));
     for listener in listeners {
         tasks.spawn("http", serve_tcp(listener, reads.clone(), tasks.clone()));
     }
     tasks.spawn("control", serve_unix(control, control::router(Arc::clone(domain)), tasks.clone()));
-    tasks.spawn("announce", announce::follow(domain.store.clone(), domain.swarm.clone(), announcer));
+    tasks.spawn("announce", announce::follow(events, domain.swarm.clone(), announcer));
     tasks.spawn("binhost", binhost::follow(domain.store.clone(), Arc::clone(&domain.binhost)));
     tasks.spawn("groups", gossip::follow(Arc::clone(domain)));
     tasks.spawn("match", binhost::ask::follow(Arc::clone(domain)));
@@ -276,8 +289,7 @@ async fn open_store(config: &Config) -> Result<Store, RunError> {
 #[must_use]
 pub fn peer_id_of(data_dir: &Path) -> Option<String> {
     let path = data_dir.join(KEY_FILE);
-    // A key has some 70 bytes.
-    let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() < 4096);
+    let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= KEY_MAX_BYTES);
     let bytes = small.then(|| std::fs::read(&path).ok())??;
     Some(Identity::from_bytes(&bytes).ok()?.peer_id().to_string())
 }
@@ -316,16 +328,13 @@ async fn open_binhost(store: &Store, machine: Arc<Machine>) -> Result<Binhost, B
 
 fn identity(data_dir: &Path) -> Result<Identity, RunError> {
     let path = data_dir.join(KEY_FILE);
-    match std::fs::read(&path) {
-        Ok(bytes) => Identity::from_bytes(&bytes).map_err(|error| RunError::Key { path, why: error.to_string() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let identity = Identity::generate();
-            let written = store::write_atomically(&path, &identity.to_bytes(), 0o600);
-            written.map_err(|error| RunError::Key { path, why: error.to_string() })?;
-            Ok(identity)
-        }
-        Err(source) => Err(RunError::Path { path, source }),
+    if let Some(bytes) = private_files::read(&path, KEY_MAX_BYTES)? {
+        return Identity::from_bytes(&bytes).map_err(|error| RunError::Key { path, why: error.to_string() });
     }
+    let identity = Identity::generate();
+    let written = store::write_atomically(&path, &identity.to_bytes(), 0o600);
+    written.map_err(|error| RunError::Key { path, why: error.to_string() })?;
+    Ok(identity)
 }
 
 async fn bind_http(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunError> {
@@ -339,23 +348,10 @@ async fn bind_http(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunErro
 
 /// A socket that a dead daemon left is taken over; a living one's is not.
 async fn bind_control(path: &Path) -> Result<UnixListener, RunError> {
-    let failed = |source| RunError::Path { path: path.to_owned(), source };
-    match tokio::net::UnixStream::connect(path).await {
-        Ok(_answers) => return Err(RunError::Running { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // A dead daemon's socket, and nothing else that may lie there.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
-            std::fs::remove_file(path).map_err(failed)?;
-        }
-        Err(error) => return Err(failed(error)),
+    if private_files::is_answered(path).await? {
+        return Err(RunError::Running { path: path.to_owned() });
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(CONTROL_MODE)).map_err(failed)?;
-    Ok(listener)
-}
-
-fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+    Ok(private_files::bind_socket(path, CONTROL_MODE)?)
 }
 
 /// The binhost's path names this node: Portage's index cache knows no port.
@@ -367,11 +363,6 @@ fn addresses(listeners: &[TcpListener], identity: &Identity) -> Addresses {
 
 fn mirror_options(config: &Config) -> MirrorOptions {
     MirrorOptions { stall: Duration::from_secs(config.mirror_stall_s), ..MirrorOptions::default() }
-}
-
-async fn announced(shared: &Arc<Shared>) -> Vec<tree::digest::Digest> {
-    let shared = Arc::clone(shared);
-    blocking::run(move || shared.announced()).await
 }
 
 fn swarm_config(config: &Config) -> Result<swarm::Config, RunError> {

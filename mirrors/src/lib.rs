@@ -17,7 +17,8 @@
 //!
 //! **Invariants.** Nothing here touches the store, the disk or the swarm, starts a task, or leaves http and https. No
 //! body is longer than the size the Manifest gives. Every wait has a deadline. Credentials in a mirror's URL are sent to
-//! that host only and are printed nowhere. No proxy stands between us and this machine's own addresses. What a body
+//! that host only and are printed nowhere. No proxy stands between us and this machine's own addresses, and no redirect leads further in than where it came from, by
+//! the address that is connected to. What a body
 //! contains is *not* checked here: its digest is the store's work.
 
 pub mod error;
@@ -32,6 +33,7 @@ pub mod rounds;
 mod asked;
 mod clients;
 mod learned_layouts;
+mod reach;
 mod redirect;
 mod reply;
 

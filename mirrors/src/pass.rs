@@ -34,8 +34,8 @@ const BODY_MAX: u64 = 32 << 30;
 const HEADER_VALUE_MAX: usize = 512;
 /// The size by which mirrors are compared when none is known.
 const SIZE_ASSUMED: u64 = 8 << 20;
-/// What of an answer is passed on.
-const PASSED: [&str; 6] = ["content-length", "content-range", "content-type", "etag", "last-modified", "accept-ranges"];
+/// What of an answer is passed on. Not what a mirror calls the content: that is for a browser, and nothing here is.
+const PASSED: [&str; 5] = ["content-length", "content-range", "etag", "last-modified", "accept-ranges"];
 /// What a path component may hold besides letters and digits, all of it as it stands: a path must not grow in print.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
@@ -257,8 +257,8 @@ impl PassBody {
         self.status
     }
 
-    /// What to hand on of the answer's headers: lower-case names (`content-length`, `content-range`, `content-type`,
-    /// `etag`, `last-modified`, `accept-ranges`) and values of visible ASCII.
+    /// What to hand on of the answer's headers: lower-case names (`content-length`, `content-range`, `etag`,
+    /// `last-modified`, `accept-ranges`) and values of visible ASCII.
     #[must_use]
     pub fn headers(&self) -> &[(&'static str, String)] {
         &self.headers

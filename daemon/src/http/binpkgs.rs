@@ -27,14 +27,13 @@ pub(super) async fn file(
     if domain.addresses.binhost.rsplit('/').next() != Some(id.as_str()) {
         return plain(StatusCode::NOT_FOUND, "this is not the binhost of this node; see peer status");
     }
-    if matches!(path.as_str(), "Packages" | "Packages.gz") {
-        ask::in_time(&domain).await;
+    if !matches!(path.as_str(), "Packages" | "Packages.gz") {
+        return package(&domain, &path, &method, &headers).await;
     }
-    match path.as_str() {
-        "Packages" => index(&domain.binhost.serve(), false, &method, &headers),
-        "Packages.gz" => index(&domain.binhost.serve(), true, &method, &headers),
-        path => package(&domain, path, &method, &headers).await,
-    }
+    ask::in_time(&domain).await;
+    let binhost = Arc::clone(&domain.binhost);
+    let generation = blocking::run(move || binhost.serve()).await;
+    index(&generation, path == "Packages.gz", &method, &headers)
 }
 
 fn index(generation: &Generation, compressed: bool, method: &Method, headers: &HeaderMap) -> Response {
@@ -144,7 +143,7 @@ mod tests {
                 mirrors: Mirrors::new(MirrorOptions::default()).unwrap(),
                 swarm,
                 repositories: Repositories::new(config.clone(), None, tasks.stopping().clone()),
-                announcer: Arc::new(Announcer::new(shared, Vec::new())),
+                announcer: Arc::new(Announcer::new(shared)),
                 binhost: Arc::new(Binhost::open(&store, Arc::new(crate::machine::Machine::here())).unwrap()),
                 builds: Builds::open(&config, &store, identity, trust, "/usr/bin".into()).unwrap(),
                 groups,
