@@ -9,14 +9,18 @@
 mod answers;
 pub mod ask;
 mod generation;
+mod owner;
+mod path;
 mod row;
 mod usable;
 
 pub use answers::OwnPortage;
 pub use generation::Generation;
+pub use owner::Owner;
+pub use path::{parse_path, path_of};
 #[cfg(test)]
 pub(crate) use row::tests::row as a_row;
-pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Owner, Sums, parse_path, path_of};
+pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums};
 pub use usable::{Instance, Reject, RejectKind};
 
 use crate::blocking;

@@ -82,7 +82,7 @@ fn what_a_builder_made_for_itself_is_no_clients_by_its_recipe_where_members_are_
         bound(&machine);
         let config = match name {
             "silent" => "share = \"none\"",
-            "closed" => "[offload]\njobs_max = 0\n",
+            "closed" => "share = \"none\"\n[offload]\njobs_max = 0\n",
             _ => "",
         };
         let node = workshop.start(&machine, config).start();

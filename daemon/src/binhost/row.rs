@@ -1,5 +1,7 @@
 //! What is known of one binary package of this node: a row of the store's table, in DAG-CBOR.
 
+use super::owner::Owner;
+use super::path::path_of;
 use crate::statement::peer_id;
 use crate::stats::now_s;
 use crate::swarm::PeerId;
@@ -32,44 +34,6 @@ pub enum Origin {
         original: Digest,
     },
 }
-
-/// Whose a package is: by whose configuration it was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// This machine's.
-    This,
-    /// Another machine's: kept for that one, never offered to this node's own Portage, and never anybody else's.
-    Client(PeerId),
-    /// Another machine's, of which an earlier program did not write down the name: it is given to nobody.
-    Forgotten,
-}
-
-impl Owner {
-    /// Of a plan for this machine, or for a client.
-    #[must_use]
-    pub fn of(client: Option<PeerId>) -> Self {
-        client.map_or(Self::This, Self::Client)
-    }
-
-    fn form(self) -> String {
-        match self {
-            Self::This => String::new(),
-            Self::Client(client) => client.to_string(),
-            Self::Forgotten => FORGOTTEN.to_owned(),
-        }
-    }
-
-    fn of_form(form: &str) -> Result<Self, DecodeRowError> {
-        match form {
-            "" => Ok(Self::This),
-            FORGOTTEN => Ok(Self::Forgotten),
-            client => client.parse().map(Self::Client).map_err(|_| DecodeRowError::Field("client")),
-        }
-    }
-}
-
-/// A client that is not known, in a row.
-const FORGOTTEN: &str = "-";
 
 /// A binary package that this node offers to its own Portage: signed by this node, its bytes a blob of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -344,22 +308,6 @@ impl BinpkgRow {
     }
 }
 
-/// Where the index says that a package is, below the binhost's address: the digest is the name, so that no other bytes
-/// ever have it.
-#[must_use]
-pub fn path_of(digest: &Digest) -> String {
-    let text = digest.to_string();
-    format!("{}/{text}.gpkg.tar", text.get(..2).unwrap_or_default())
-}
-
-/// The digest that a path of [`path_of`] names.
-#[must_use]
-pub fn parse_path(path: &str) -> Option<Digest> {
-    let (_, name) = path.split_once('/')?;
-    let digest: Digest = name.strip_suffix(".gpkg.tar")?.parse().ok()?;
-    (path_of(&digest) == path).then_some(digest)
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -540,24 +488,5 @@ pub(crate) mod tests {
         assert_eq!((listed.get("SIZE"), listed.get("MTIME")), (Some("4"), Some("7")));
         assert_eq!(listed.get("MD5"), Some("01".repeat(16).as_str()));
         assert_eq!(listed.get("USE"), Some("amd64 color"));
-    }
-
-    #[test]
-    fn a_path_names_one_digest_and_other_paths_none() {
-        let digest = Digest::of(b"x");
-        let path = path_of(&digest);
-        assert_eq!(parse_path(&path), Some(digest));
-        for wrong in [
-            path.to_uppercase(),
-            format!("x{path}"),
-            format!("/{path}"),
-            path.replacen('/', "//", 1),
-            path.replace(".gpkg.tar", ".tbz2"),
-            format!("00/{digest}.gpkg.tar"),
-            digest.to_string(),
-            String::new(),
-        ] {
-            assert_eq!(parse_path(&wrong), None, "{wrong}");
-        }
     }
 }

@@ -233,7 +233,7 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::answers::OwnPortage;
-    use super::super::row::Owner;
+    use super::super::owner::Owner;
     use super::super::row::tests::row;
     use super::*;
     use std::path::Path;
