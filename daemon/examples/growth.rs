@@ -2,7 +2,7 @@
 //!
 //! What is timed is what a daemon does when a build ends, when Portage asks for the index after that, and when it starts.
 
-use daemon::binhost::{Binhost, BinpkgRow, Demands, Origin};
+use daemon::binhost::{Binhost, BinpkgRow, Demands, Origin, Owner};
 use daemon::machine::Machine;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -105,7 +105,7 @@ fn package(store: &Store, number: usize) -> Result<BinpkgRow, Box<dyn Error>> {
         image: Digest::of(b"image"),
         origin: Origin::Built,
         added_at: 8,
-        guest: false,
+        owner: Owner::This,
         demands: Some(Demands::new(|name| (name == "CFLAGS").then(|| "-O2 -pipe".to_owned()), links)),
     })
 }

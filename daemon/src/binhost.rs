@@ -10,12 +10,18 @@
 mod answers;
 pub mod ask;
 mod generation;
+mod owner;
+mod path;
 mod row;
 mod usable;
 
 pub use answers::OwnPortage;
 pub use generation::Generation;
-pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums, parse_path, path_of};
+pub use owner::Owner;
+pub use path::{parse_path, path_of};
+#[cfg(test)]
+pub(crate) use row::tests::row as a_row;
+pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums};
 pub use usable::{Instance, Reject, RejectKind};
 
 use crate::blocking;
@@ -189,15 +195,21 @@ impl Binhost {
     }
 
     /// Lets go of packages that were built for other machines before a moment, in seconds since the epoch: who wanted them
-    /// has them. How many. Blocking.
+    /// has them. Which. Blocking.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub fn forget_guests(&self, before: u64) -> Result<usize, BinhostError> {
-        let old = |row: &&Arc<BinpkgRow>| row.guest && row.added_at < before;
+    pub fn forget_guests(&self, before: u64) -> Result<Vec<Digest>, BinhostError> {
+        let old = |row: &&Arc<BinpkgRow>| row.is_guest() && row.added_at < before;
         let gone: Vec<Digest> = self.state().rows.values().filter(old).map(|row| row.digest).collect();
         gone.iter().try_for_each(|digest| self.remove(digest).map(drop))?;
-        Ok(gone.len())
+        Ok(gone)
+    }
+
+    /// The packages that were built for other machines, and for whom.
+    #[must_use]
+    pub fn guests(&self) -> Vec<(Digest, Owner)> {
+        self.state().rows.values().filter(|row| row.is_guest()).map(|row| (row.digest, row.owner)).collect()
     }
 
     /// What the index says of all packages: `ARCH`, `CHOST`, `USE_EXPAND` and the like, as Portage's own header has them.

@@ -4,14 +4,15 @@
 //! the word to the service manager, wait a moment for that, so that on most machines whoever waits for it finds all files
 //! known; [`Ready::indexed`] says whether it is so.
 
-use crate::announce::{self, Announcer, Shared, Sharing};
+use crate::announce::{self, Announcer, Shared};
 use crate::api::Ready;
 use crate::binhost::{self, Binhost, BinhostError};
 use crate::blocking;
-use crate::builds::Builds;
 use crate::builds::trust::Trust;
+use crate::builds::{Builds, substitute};
 use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
+use crate::gives::Sharing;
 use crate::group::{Groups, gossip};
 use crate::http::{control, public, serve_tcp, serve_unix};
 use crate::machine::Machine;
@@ -137,7 +138,7 @@ pub async fn run(
 
     let groups = Arc::new(open_groups(&config, &store, &identity).await?);
     let trust = Arc::new(open_trust(&store, &groups).await?);
-    let shared = Arc::new(open_shared(&store, &config, &groups, &trust).await);
+    let shared = Arc::new(open_shared(&store, &config, &groups, &trust, &binhost).await);
     let builds = open_builds(&config, &store, &identity, trust, &path).await?;
     let ask: Arc<dyn AskMetadata> =
         Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
@@ -304,10 +305,24 @@ async fn open_trust(store: &Store, groups: &Arc<Groups>) -> Result<Trust, store:
     blocking::run(move || Trust::open(&store, groups)).await
 }
 
-async fn open_shared(store: &Store, config: &Config, groups: &Arc<Groups>, trust: &Arc<Trust>) -> Shared {
+async fn open_shared(
+    store: &Store,
+    config: &Config,
+    groups: &Arc<Groups>,
+    trust: &Arc<Trust>,
+    binhost: &Arc<Binhost>,
+) -> Shared {
     let sharing = Sharing { distfiles: config.share_distfiles, builds: config.build.share };
     let (store, groups, trust) = (store.clone(), Arc::clone(groups), Arc::clone(trust));
-    blocking::run(move || Shared::new(&store, sharing, groups, trust)).await
+    let binhost = Arc::clone(binhost);
+    blocking::run(move || {
+        let guests = binhost.guests();
+        substitute::forget_claims_on(&store, &guests);
+        let shared = Shared::new(&store, sharing, groups, trust);
+        shared.gives().note_packages(guests);
+        shared
+    })
+    .await
 }
 
 async fn open_builds(

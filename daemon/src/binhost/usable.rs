@@ -100,7 +100,7 @@ fn by_itself<'a>(row: &'a BinpkgRow, processor: &mut Processor<'a>) -> Vec<Rejec
     let answers = processor.answers;
     let mut rejects = Vec::new();
     let mut add = |kind, text| rejects.push(Reject { kind, text });
-    if row.guest {
+    if row.is_guest() {
         add(RejectKind::Guest, "built for another machine, with its configuration".to_owned());
         return rejects;
     }
@@ -256,6 +256,7 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::answers::OwnPortage;
+    use super::super::owner::Owner;
     use super::super::row::tests::row;
     use super::*;
     use std::path::Path;
@@ -325,7 +326,7 @@ mod tests {
         answers.machine.as_mut().unwrap().chost = "i686-pc-linux-gnu".into();
         assert_eq!(kinds(&[&plain], &answers), [[RejectKind::Chost, RejectKind::Use]]);
         assert!(judged(&[&plain], &answers)[0][1].1.contains("color"));
-        let guest = BinpkgRow { guest: true, ..plain };
+        let guest = BinpkgRow { owner: Owner::Forgotten, ..plain };
         assert_eq!(kinds(&[&guest], &answers), [[RejectKind::Guest]]);
     }
 
@@ -340,7 +341,7 @@ mod tests {
         assert_eq!(kinds(&[&program, &old], &own("")), [vec![RejectKind::Symbol], vec![]]);
         let broken = package(b"4", "", &[libc, ("libthree.so", &[])], &[("libtwo.so.1", &["TWO_1"])]);
         assert_eq!(kinds(&[&program, &broken], &own("")), [[RejectKind::Soname], [RejectKind::Soname]]);
-        let guest = BinpkgRow { guest: true, ..two };
+        let guest = BinpkgRow { owner: Owner::Forgotten, ..two };
         assert_eq!(kinds(&[&program, &guest], &own("")), [[RejectKind::Soname], [RejectKind::Guest]]);
         let itself = package(b"5", "", &[libc, ("libown.so", &["A"])], &[("libown.so", &["A"])]);
         assert_eq!(kinds(&[&itself], &own("")), [vec![]]);

@@ -26,13 +26,6 @@ from _emerge.stdout_spinner import stdout_spinner  # noqa: E402
 
 keep_the_rest_out()
 
-# FEATURES that change what lands in the image.
-FEATURES_IN_IMAGE = frozenset(
-    """
-    binpkg-docompress binpkg-dostrip compressdebug dedupdebug installsources nodoc noinfo noman nostrip splitdebug test
-    xattr
-    """.split()
-)
 # What Portage records of an installed package (__dyn_install) that says how it was made, whatever its ebuild exports.
 RECORDED = ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CHOST", "EXTRA_ECONF")
 CHUNK = 1 << 20
@@ -101,21 +94,9 @@ def toolchain(settings):
     for word in f"{settings.get('LDFLAGS', '')} {settings.get('CFLAGS', '')}".split():
         if word.startswith("-fuse-ld="):
             linker = word.removeprefix("-fuse-ld=")
-            tools[f"ld.{linker}"] = version(f"ld.{linker}", "--version")
+            if re.fullmatch(r"[A-Za-z0-9_.+-]+", linker):
+                tools[f"ld.{linker}"] = version(f"ld.{linker}", "--version")
     return {name: line for name, line in tools.items() if line}
-
-
-def environment(pkg, settings):
-    """What the ebuild's environment says that may change the image."""
-    kept = {}
-    for name, value in settings.environ().items():
-        if not value or not in_recipe(name) or OWNERS.get(name) == value:
-            continue
-        # What packages put into /etc/env.d: those it needs are among the dependencies, and the others are none of its.
-        if name in of_root and not reaches(name, settings):
-            continue
-        kept[name] = resolved(value, settings)
-    return kept
 
 
 def identity(cpv, slot, repo, use, values, ebuild):
@@ -317,7 +298,7 @@ def describe(pkg, config):
         "toolchain": toolchain(settings),
         "profile": profile_at(settings.profile_path or "", db.repositories),
         "features": features,
-        "environment": environment(pkg, settings),
+        "environment": environment(settings),
         "distfiles": distfiles(pkg, db, tree, path),
         "inputs": [path, *(eclasses[name].location for name in inherited if name in eclasses), os.path.dirname(path)],
     }

@@ -4,10 +4,13 @@
 //! the same walls as a build, without anything it could write to.
 
 use super::capture::Captured;
+use super::domain_names::script;
 use super::foreign::Foreign;
 use super::inside::Inside;
 use super::recipe::Recipe;
 use crate::api_builds::PlanOption;
+use crate::binhost::Owner;
+use crate::sizes::SaidSize;
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +22,7 @@ use tokio::sync::OnceCell;
 use tree::cpv::{Cpv, ParseCpvError};
 use tree::digest::Digest;
 use tree::license::{License, LicenseGroups};
+use tree::manifest::DISTFILE_BYTES_MAX;
 use tree::name::DistfileName;
 
 /// Resolving @world of a large machine takes a minute or two.
@@ -33,7 +37,7 @@ const ATOM_BYTES_MAX: usize = 1024;
 const SAID_MAX_BYTES: usize = 16 * 1024;
 /// Files looked at to see whether an input of a plan has changed.
 const INPUTS_MAX: usize = 200_000;
-const SCRIPT: &str = concat!(include_str!("variables.py"), include_str!("plan.py"));
+const SCRIPT: &str = script!("plan.py");
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +194,13 @@ pub struct Plan {
     pub(super) captured: OnceCell<Arc<Captured>>,
 }
 
+impl Plan {
+    /// Whose the packages are that are made of it.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::of(self.foreign.as_ref().map(|foreign| foreign.client))
+    }
+}
+
 /// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused before already.
 #[must_use]
 pub fn is_word(atom: &str) -> bool {
@@ -314,9 +325,11 @@ fn distfile(wanted: &EbuildDistfile) -> Result<NeededDistfile, String> {
     let (Some(size), Some(digest)) = (wanted.size, &wanted.blake2b) else {
         return Err(format!("the Manifest has no size and BLAKE2B of {name}"));
     };
+    let size = SaidSize::<DISTFILE_BYTES_MAX>::try_from(size);
+    let size = size.map_err(|error| format!("the Manifest has no right size of {name}: {error}"))?;
     let parsed = digest.parse().map_err(|_| format!("the Manifest has no right BLAKE2B of {name}"))?;
     let name = name.parse().map_err(|_| format!("{name:?} is no name of a distfile"))?;
-    Ok(NeededDistfile { name, size, digest: parsed })
+    Ok(NeededDistfile { name, size: size.get(), digest: parsed })
 }
 
 /// Whether something a recipe was read from has changed since: then what was built is not what the recipe says.

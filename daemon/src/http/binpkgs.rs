@@ -93,13 +93,14 @@ async fn package(domain: &Arc<Domain>, path: &str, method: &Method, headers: &He
 mod tests {
     use super::super::public;
     use super::*;
-    use crate::announce::{Announcer, Shared, Sharing};
-    use crate::binhost::{Binhost, BinpkgRow, Origin};
+    use crate::announce::{Announcer, Shared};
+    use crate::binhost::{Binhost, BinpkgRow, Origin, Owner};
     use crate::builds::Builds;
     use crate::builds::trust::Trust;
     use crate::config::{Config, Overrides, Surroundings};
     use crate::config_build::BuildShare;
     use crate::domain::{Addresses, Parts};
+    use crate::gives::Sharing;
     use crate::group::Groups;
     use crate::repositories::Repositories;
     use crate::swarm::{self, Identity, Network};
@@ -172,7 +173,7 @@ mod tests {
                 image: Digest::of(b""),
                 origin: Origin::Built,
                 added_at: 0,
-                guest: false,
+                owner: Owner::This,
                 demands: None,
             };
             self.domain.binhost.add(row).unwrap();
