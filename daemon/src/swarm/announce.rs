@@ -263,7 +263,8 @@ pub(super) async fn receive(state: Arc<State>, peer: PeerId, mut pipe: Pipe) {
         let (addresses, who) = (state.listens_of(&peer), state.who(&peer));
         let mut accepted = 0;
         // In parts, so that nobody waits long for the lock.
-        for keys in advert.keys.chunks(KEYS_AT_ONCE) {
+        let heeded = state.advert_heeded(&peer);
+        for keys in advert.keys.chunks(KEYS_AT_ONCE).filter(|_| heeded) {
             accepted += take(&state, &peer, who, keys, advert.withdraw, &addresses);
             tokio::task::yield_now().await;
         }

@@ -58,6 +58,7 @@ impl EventLoop {
                 // One of ours never sends this; if another program does, the quotas hold all the same.
                 if let Ok(key) = Key::try_from(record.key.as_ref())
                     && self.state.advert_allowed(&record.provider)
+                    && self.state.advert_heeded(&record.provider)
                 {
                     let (peer, who) = (record.provider, self.state.who(&record.provider));
                     let addresses = self.state.listens_of(&peer);

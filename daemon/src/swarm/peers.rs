@@ -7,7 +7,7 @@ use super::scores::{Scores, Traffic};
 use super::state::{Protocol, State};
 use super::streams::Pipe;
 use super::wire::{BlobRequest, ClaimsRequest, GroupRequest, Have, Key};
-use crate::budget::{Limits, Shares, Who};
+use crate::budget::{Class, Limits, Shares, Who};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use libp2p::{Multiaddr, PeerId};
@@ -23,6 +23,8 @@ const IDLE_STREAMS_MAX: usize = 8;
 const IDLE_STREAM_LIFE: Duration = Duration::from_secs(45);
 /// Streams on which one peer may tell what it holds: the old and the new one while it connects again.
 const HAVE_STREAMS_MAX: u32 = 2;
+/// Adverts of a peer in a minute that are looked at, however many come from its origin.
+const ADVERTS_HEEDED: u32 = 4;
 /// Adverts taken from one peer in a minute.
 const ADVERTS_PER_MINUTE_MAX: u32 = 32;
 /// The longest agent text kept, in characters.
@@ -252,16 +254,21 @@ impl State {
     /// Counts one advert of a peer; false when it sends too many.
     pub(super) fn advert_allowed(&self, peer: &PeerId) -> bool {
         let now = Instant::now();
-        if !self.is_named(peer) && !self.advert_allowed_from(self.who(peer).origin) {
-            return false;
-        }
         let mut table = lock(&self.table);
         let Some(known) = table.peers.get_mut(peer) else { return false };
         if now.saturating_duration_since(known.adverts_since) >= Duration::from_secs(60) {
             (known.adverts, known.adverts_since) = (0, now);
         }
-        known.adverts += 1;
+        known.adverts = known.adverts.saturating_add(1);
         known.adverts <= ADVERTS_PER_MINUTE_MAX
+    }
+
+    /// Whether an advert of a peer is looked at: its first ones always, so that the many of an origin leave something to the few.
+    pub(super) fn advert_heeded(&self, peer: &PeerId) -> bool {
+        let first = lock(&self.table).peers.get(peer).is_some_and(|known| known.adverts <= ADVERTS_HEEDED);
+        let who = self.who(peer);
+        let allowed = self.advert_allowed_from(who.origin);
+        first || allowed || who.class == Class::Named
     }
 
     /// Where a connected peer says it listens.
@@ -609,6 +616,16 @@ mod tests {
         assert!(agent.len() <= AGENT_LENGTH_MAX && !agent.contains('\u{1b}'));
         let allowed = (0..100).filter(|_| state.advert_allowed(&peer)).count();
         assert_eq!(allowed, 32);
+    }
+
+    #[test]
+    fn many_of_one_origin_leave_adverts_to_the_few_and_the_named_always_have_theirs() {
+        let state = state(Config { exchange: false, ..Config::default() });
+        let heeded =
+            |peer: &PeerId| (0..32).filter(|_| state.advert_allowed(peer) && state.advert_heeded(peer)).count();
+        let crowd: Vec<usize> = (0..100).map(|_| heeded(&peer(&state, true, false))).collect();
+        assert_eq!((crowd[0], crowd[99]), (32, 4));
+        assert_eq!(heeded(&peer(&state, true, true)), 32);
     }
 
     #[test]

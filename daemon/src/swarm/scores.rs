@@ -161,7 +161,7 @@ impl Scores {
         let kind = if offence.is_proven() { &mut entry.points } else { &mut entry.demerits };
         *kind = kind.saturating_add(offence.points()).min(POINTS_MAX);
         entry.points_at = now;
-        entry.blamed = entry.blamed.saturating_add(1);
+        entry.blamed = entry.blamed.saturating_add(u32::from(offence.is_proven()));
         if offence == Offence::WrongBytes {
             entry.good = 0;
         }
