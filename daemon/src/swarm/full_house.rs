@@ -6,7 +6,7 @@ use super::gate::Gate;
 use super::peers::Joined;
 use super::state::{Command, Protocol, State};
 use super::streams::Pipe;
-use super::wire::{BlobAnswer, BlobRequest, GroupAnswer, GroupRequest, Message, Topic, read_frame, write_frame};
+use super::wire::{BlobAnswer, BlobRequest, GroupAnswer, GroupRequest, Message as _, Topic, read_frame, write_frame};
 use super::{Config, Held, Holdings, Offence, ReadAt};
 use crate::tasks::Tasks;
 use futures::future::BoxFuture;

@@ -153,9 +153,11 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Gives what it has; the last of it was checked.
-    fn checked_of(known: &mut Vec<Multiaddr>, _: PeerId) -> Vec<Multiaddr> {
-        known.clone()
+    /// A routing table.
+    struct Table(Vec<Multiaddr>);
+
+    fn checked_of(table: &mut Table, _: PeerId) -> Vec<Multiaddr> {
+        table.0.clone()
     }
 
     #[test]
@@ -166,7 +168,7 @@ mod tests {
             .into_iter()
             .chain([table.clone()])
             .collect();
-        let mut behaviour = Told::by_peers(vec![table], checked_of);
+        let mut behaviour = Told::by_peers(Table(vec![table]), checked_of);
         let peer = Some(PeerId::random());
         let mut dialled = |tellers: &[&str]| {
             let connections = tellers.iter().enumerate();
@@ -186,7 +188,7 @@ mod tests {
     fn multicast_leads_to_neighbours_only() {
         let told = ["/ip4/192.168.1.9/tcp/1", "/ip4/127.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1", "/dns/a.example/tcp/1"]
             .map(address);
-        let mut behaviour = Told::by_neighbours(Vec::<Multiaddr>::new());
+        let mut behaviour = Told::by_neighbours(Table(Vec::new()));
         assert_eq!(behaviour.checked(None, told.to_vec()), told[..1]);
     }
 }
