@@ -4,7 +4,7 @@
 //! one after the other would halve the speed.
 
 use crate::blocking;
-use crate::flight::{Flight, ObtainError, Progress, relayable};
+use crate::flight::{Flight, ObtainError, relayable};
 use crate::stats::Source;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub enum Closed {
     Whole(Blob),
     /// All bytes were there and are not what they should be; they were thrown away.
     Wrong,
+    /// All bytes were there and are what the BLAKE2B says, and not what the SHA512 does: whoever wrote both down is wrong.
+    Contradiction,
     /// Bytes are missing; the partial is kept for later.
     Short,
 }
@@ -83,7 +85,7 @@ impl Ingest {
         taken
     }
 
-    /// Says the size, where the Manifest did not.
+    /// Notes the size that a source said, where the Manifest did not: where the file ends, if it is right. No room is reserved for it.
     pub async fn set_size(&mut self, size: u64) -> bool {
         self.orders.send(Order::SetSize(size)).await.is_ok()
     }
@@ -119,6 +121,8 @@ struct Writer<'flight> {
     tainted: bool,
     published: u64,
     source: Option<Source>,
+    /// The size, as a source said it.
+    said: Option<u64>,
 }
 
 impl<'flight> Writer<'flight> {
@@ -131,7 +135,12 @@ impl<'flight> Writer<'flight> {
             progress.received = received;
             progress.size = size;
         });
-        Self { incoming, flight, tainted, published: received, source: None }
+        Self { incoming, flight, tainted, published: received, source: None, said: None }
+    }
+
+    /// The size, proven or not.
+    fn size(&self) -> Option<u64> {
+        self.incoming.size().or(self.said)
     }
 
     fn run(mut self, mut queue: mpsc::Receiver<Order>) -> Result<Closed, ObtainError> {
@@ -139,7 +148,7 @@ impl<'flight> Writer<'flight> {
             match order {
                 Order::Append(bytes, source) => self.append(&bytes, source, queue.is_empty())?,
                 Order::SetSize(size) => {
-                    self.incoming.set_size(size).map_err(|error| refused(error.is_full(), &error))?;
+                    self.said = Some(size);
                     self.flight.update(|progress| progress.size = Some(size));
                 }
                 Order::Restart => self.restart()?,
@@ -161,7 +170,7 @@ impl<'flight> Writer<'flight> {
     }
 
     fn publish(&mut self) {
-        let (received, size, source) = (self.incoming.len(), self.incoming.size(), self.source);
+        let (received, size, source) = (self.incoming.len(), self.size(), self.source);
         let readable = relayable(received, size, self.tainted, self.flight.started.elapsed());
         self.published = received;
         self.flight.update(|progress| {
@@ -175,7 +184,12 @@ impl<'flight> Writer<'flight> {
         self.incoming.restart().map_err(|error| ObtainError::Store { why: error.to_string() })?;
         self.tainted = false;
         self.published = 0;
-        self.flight.update(Progress::restart);
+        self.said = None;
+        let size = self.incoming.size();
+        self.flight.update(|progress| {
+            progress.restart();
+            progress.size = size;
+        });
         Ok(())
     }
 
@@ -185,7 +199,7 @@ impl<'flight> Writer<'flight> {
     }
 
     fn close(mut self) -> Result<Closed, ObtainError> {
-        if self.incoming.size().is_none_or(|size| self.incoming.len() < size) {
+        if self.size().is_none_or(|size| self.incoming.len() < size) {
             return self.keep();
         }
         self.publish();
@@ -202,12 +216,13 @@ impl<'flight> Writer<'flight> {
         };
         match self.incoming.finish_telling(verified) {
             Ok(blob) => Ok(Closed::Whole(blob)),
-            Err(FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. }) => {
+            Err(error @ (FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. })) => {
                 self.flight.update(|progress| {
                     progress.restart();
                     progress.reader = None;
                 });
-                Ok(Closed::Wrong)
+                let contradiction = matches!(error, FinishError::Sha512Mismatch { .. });
+                Ok(if contradiction { Closed::Contradiction } else { Closed::Wrong })
             }
             Err(error) => Err(refused(error.is_full(), &error)),
         }

@@ -12,6 +12,7 @@ pub mod api_key;
 pub mod api_questions;
 pub mod binhost;
 pub mod blocking;
+pub mod budget;
 pub mod buffers;
 pub mod builds;
 mod causes;

@@ -3,7 +3,7 @@
 //! In reading order: [`layout`] says where a mirror keeps a file, [`plan`] turns "this distfile, under these
 //! restrictions" into an ordered list of candidates, [`http`] makes one GET of one candidate, [`health`] remembers how it
 //! went, [`rounds`] goes through the plan, [`pass`] hands through the two trees that no Manifest names (`/snapshots/`,
-//! `/releases/`).
+//! `/releases/`), [`pace`] says when a body is too slow.
 //!
 //! **How a caller goes round** ([`rounds::Rounds`] gives exactly this order):
 //! 1. every candidate of [`Mirrors::plan`] once with [`Patience::Normal`]: a source that is silent for
@@ -26,6 +26,7 @@ pub mod health;
 pub mod http;
 pub mod layout;
 pub mod list;
+pub mod pace;
 pub mod pass;
 pub mod plan;
 pub mod rounds;
@@ -41,6 +42,7 @@ pub use error::{Blame, FetchError};
 pub use health::{HostHealth, Report};
 pub use http::{Body, Patience};
 pub use list::{Mirrors, NewMirrorsError, Options};
+pub use pace::{Floor, Pace, TooSlow};
 pub use pass::{Conditional, OpenPathError, PassBody};
 pub use plan::{Candidate, Exempt, Origin, Source, Uri};
 pub use rounds::Rounds;

@@ -17,8 +17,9 @@ use url::Url;
 
 use crate::error::{Blame, FetchError};
 use crate::health::{Report, Standing};
-use crate::http::{Pace, Patience};
+use crate::http::Patience;
 use crate::list::Mirrors;
+use crate::pace::{Pace, TooSlow};
 use crate::plan::Candidate;
 use crate::reply;
 
@@ -301,7 +302,8 @@ impl PassBody {
         let bytes = loop {
             let deadline = self.pace.deadline(Instant::now());
             let Ok(read) = timeout_at(deadline, response.chunk()).await else {
-                return Err(FetchError::Stalled { at: at(), waited: self.pace.silence, bytes: 0 });
+                let TooSlow { waited, bytes } = self.pace.silent();
+                return Err(FetchError::Stalled { at: at(), waited, bytes });
             };
             match read {
                 Ok(Some(bytes)) if bytes.is_empty() => {}
@@ -319,7 +321,7 @@ impl PassBody {
         if self.position > BODY_MAX {
             return Err(FetchError::WrongLength { at: at(), expected: BODY_MAX, actual: self.position });
         }
-        if let Err((waited, bytes)) = self.pace.took(length, Instant::now()) {
+        if let Err(TooSlow { waited, bytes }) = self.pace.took(length, Instant::now()) {
             return Err(FetchError::Stalled { at: at(), waited, bytes });
         }
         Ok(Some(bytes))
