@@ -50,12 +50,6 @@ pub const PACKAGES_MAX: usize = 50_000;
 pub(crate) const PIN_ROOT: &str = "binary packages of this node";
 /// Key of the row that is about the index and not about a package; a package's has the 64 bytes of its digest.
 const STATE_KEY: &[u8] = b"generation";
-/// Key of the row with what Portage said of the packages. What does not fit goes on in rows whose keys have a number behind.
-const ANSWERS_KEY: &[u8] = b"answers";
-/// Bytes of one such row.
-const ANSWERS_ROW_BYTES: usize = 512 * 1024;
-/// Rows of answers: enough for [`PACKAGES_MAX`] packages with some differing flags each.
-const ANSWERS_ROWS_MAX: usize = 64;
 /// Version of the first of these rows.
 const STATE_VERSION: u8 = 1;
 /// Rows that are read at once.
@@ -116,7 +110,7 @@ impl Binhost {
         let saved = store.row(RowTable::Binpkgs, STATE_KEY).map_err(BinhostError::Read)?;
         let saved = saved.and_then(|bytes| serde_ipld_dagcbor::from_slice::<Saved>(&bytes).ok());
         let (_, timestamp, digest, header) = saved.unwrap_or_default();
-        let answers = Answers::decode(&read_answers(store).map_err(BinhostError::Read)?).unwrap_or_default();
+        let answers = Answers::decode(&answers::read(store).map_err(BinhostError::Read)?).unwrap_or_default();
         let (rows, answers) = (read_rows(store)?, Arc::new(answers));
         let mut state = State { version: 1, rows, header, answers, rejected: Arc::default() };
         state.judge(&machine);
@@ -350,7 +344,7 @@ impl Binhost {
             }
         }
         *version += 1;
-        write_answers(&self.store, &answers.encode())?;
+        answers::write(&self.store, &answers.encode())?;
         drop(state);
         self.make()
     }
@@ -437,34 +431,6 @@ impl std::fmt::Debug for Binhost {
     }
 }
 
-/// The key of the n-th row of answers.
-fn answers_key(number: usize) -> Vec<u8> {
-    match number {
-        0 => ANSWERS_KEY.to_vec(),
-        number => [ANSWERS_KEY, format!(".{number}").as_bytes()].concat(),
-    }
-}
-
-/// What Portage said, as it was encoded.
-fn read_answers(store: &Store) -> Result<Vec<u8>, IndexError> {
-    let mut bytes = Vec::new();
-    for number in 0..ANSWERS_ROWS_MAX {
-        let Some(more) = store.row(RowTable::Binpkgs, &answers_key(number))? else { break };
-        bytes.extend_from_slice(&more);
-    }
-    Ok(bytes)
-}
-
-/// Writes it in as many rows as it takes, and deletes those of before. What is too long is not kept: the next start asks.
-fn write_answers(store: &Store, bytes: &[u8]) -> Result<(), RowError> {
-    let pieces: Vec<&[u8]> = bytes.chunks(ANSWERS_ROW_BYTES).collect();
-    let pieces = if pieces.len() > ANSWERS_ROWS_MAX { Vec::new() } else { pieces };
-    let keys: Vec<Vec<u8>> = (0..ANSWERS_ROWS_MAX).map(answers_key).collect();
-    let change = |(number, key)| RowChange { table: RowTable::Binpkgs, key, value: pieces.get(number).copied() };
-    let changes: Vec<RowChange<'_>> = keys.iter().map(Vec::as_slice).enumerate().map(change).collect();
-    store.put_rows(&changes)
-}
-
 fn read_rows(store: &Store) -> Result<BTreeMap<Digest, Arc<BinpkgRow>>, BinhostError> {
     let mut rows = BTreeMap::new();
     let mut after = None;
@@ -472,7 +438,7 @@ fn read_rows(store: &Store) -> Result<BTreeMap<Digest, Arc<BinpkgRow>>, BinhostE
         let page = store.rows(RowTable::Binpkgs, b"", after.as_deref(), PAGE_ROWS).map_err(BinhostError::Read)?;
         let Some((last, _)) = page.last() else { return Ok(rows) };
         after = Some(last.clone());
-        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY && !key.starts_with(ANSWERS_KEY)) {
+        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY && !key.starts_with(answers::KEY)) {
             match BinpkgRow::decode(value) {
                 Ok(_) if rows.len() >= PACKAGES_MAX => return Ok(rows),
                 Ok(row) => drop(rows.insert(row.digest, Arc::new(row))),

@@ -11,9 +11,11 @@ use crate::flight::{Flight, ObtainError};
 use crate::ingest::{Closed, Ingest};
 use crate::sources::{Contributor, Opened, Sources};
 use crate::stats::Source;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Blob, GcTarget, Store};
+use tokio::time::Instant;
 
 /// How long the DHT may take to name providers.
 pub(crate) const FIND_MAX: Duration = Duration::from_millis(300);
@@ -21,6 +23,11 @@ pub(crate) const FIND_MAX: Duration = Duration::from_millis(300);
 const RESTARTS_MAX: u32 = 8;
 /// A file whose size only a peer has said is not taken when it would be longer. No distfile comes near that.
 const UNPROVEN_BYTES_MAX: u64 = 8 << 30;
+
+/// Pieces are gathered until they are so many bytes.
+const GATHER_BYTES: usize = 128 * 1024;
+/// Or so old.
+const GATHER_MAX: Duration = Duration::from_millis(15);
 
 /// Obtains what `flight` wants.
 ///
@@ -177,13 +184,34 @@ async fn attempt(store: &Store, flight: &Arc<Flight>, sources: &mut Sources) -> 
 /// Moves bytes from one source to the disk until it ends or breaks off. False when the disk does not take them.
 async fn pump(opened: &mut Opened, ingest: &mut Ingest, sources: &mut Sources) -> bool {
     let source = opened.source();
+    let mut gathered = Gathered::default();
     loop {
-        match opened.chunk().await {
-            Ok(Some(bytes)) => {
-                if !ingest.append(bytes, source).await {
-                    return false;
+        let chunk = {
+            let next = opened.chunk();
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    biased;
+                    chunk = &mut next => break chunk,
+                    () = gathered.is_due() => {
+                        if !ingest.append(gathered.take(), source).await {
+                            return false;
+                        }
+                    }
                 }
             }
+        };
+        let full = match &chunk {
+            Ok(Some(bytes)) => gathered.add(bytes),
+            Ok(None) | Err(_) => Some(gathered.take()),
+        };
+        if let Some(full) = full.filter(|full| !full.is_empty())
+            && !ingest.append(full, source).await
+        {
+            return false;
+        }
+        match chunk {
+            Ok(Some(_)) => {}
             Ok(None) => {
                 sources.served(opened);
                 return true;
@@ -192,6 +220,42 @@ async fn pump(opened: &mut Opened, ingest: &mut Ingest, sources: &mut Sources) -
                 sources.broke_off(opened, &broke);
                 return true;
             }
+        }
+    }
+}
+
+/// Bytes that came in small pieces, on their way to the disk together: each trip to the writing thread wakes it, and a slow line
+/// brings a few kilobytes at a time.
+#[derive(Default)]
+struct Gathered {
+    bytes: BytesMut,
+    since: Option<Instant>,
+    /// Something went before: only then is more waited for, so that who reads along has the first byte at once.
+    began: bool,
+}
+
+impl Gathered {
+    /// What is to be written now.
+    fn add(&mut self, bytes: &Bytes) -> Option<Bytes> {
+        let at_once = !std::mem::replace(&mut self.began, true) || bytes.len() >= GATHER_BYTES;
+        if at_once && self.bytes.is_empty() {
+            return Some(bytes.clone());
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.since.get_or_insert_with(Instant::now);
+        (self.bytes.len() >= GATHER_BYTES).then(|| self.take())
+    }
+
+    fn take(&mut self) -> Bytes {
+        self.since = None;
+        self.bytes.split().freeze()
+    }
+
+    /// Never, while there is nothing.
+    async fn is_due(&self) {
+        match self.since {
+            Some(since) => tokio::time::sleep_until(since + GATHER_MAX).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -359,6 +423,29 @@ mod tests {
     const SIZE: Option<u64> = Some(CONTENT.len() as u64);
 
     /// 64 connections of one machine announced everything and answered "busy": every distfile was a 404, no mirror was asked.
+    #[tokio::test(start_paused = true)]
+    async fn small_pieces_go_to_the_disk_together_and_the_first_at_once() {
+        let mut gathered = Gathered::default();
+        let piece = bytes::Bytes::from(vec![7; 8 * 1024]);
+        assert_eq!(gathered.add(&piece).as_ref(), Some(&piece), "who reads along waits for it");
+        let fills = GATHER_BYTES / piece.len();
+        for _ in 1..fills {
+            assert_eq!(gathered.add(&piece), None);
+        }
+        assert_eq!(gathered.add(&piece).map(|bytes| bytes.len()), Some(GATHER_BYTES));
+        let large = bytes::Bytes::from(vec![7; GATHER_BYTES]);
+        assert_eq!(gathered.add(&large), Some(large.clone()), "without a copy");
+        let idle = tokio::time::timeout(GATHER_MAX * 10, gathered.is_due()).await;
+        assert!(idle.is_err(), "nothing is due where nothing is");
+        assert_eq!(gathered.add(&piece), None);
+        let before = Instant::now();
+        gathered.is_due().await;
+        assert_eq!(before.elapsed(), GATHER_MAX, "what is there is not kept back for long");
+        // What comes first stays first.
+        assert_eq!(gathered.add(&large).map(|bytes| bytes.len()), Some(piece.len() + large.len()));
+        assert!(gathered.take().is_empty());
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_mirror_is_asked_however_many_peers_are_busy() {
         let house = House::new().await;
