@@ -255,8 +255,6 @@ def saved_config(pkg, settings):
 
 
 def distfiles(pkg, db, tree, path):
-    if not pkg._metadata.get("SRC_URI"):
-        return []
     wanted = db.getFetchMap(pkg.cpv, useflags=pkg.use.enabled, mytree=tree)
     known = db.repositories.get_repo_for_location(tree).load_manifest(os.path.dirname(path), None).getTypeDigests("DIST")
     return [
