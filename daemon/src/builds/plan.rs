@@ -357,3 +357,28 @@ pub fn changed_since(inputs: &[PathBuf], begun: SystemTime) -> Option<PathBuf> {
 fn children(path: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(path).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two sizes of 2^63 in a Manifest ended the daemon when they were added up, at a member's question too.
+    #[test]
+    fn a_manifest_that_says_a_size_that_no_file_has_is_an_error_that_names_the_file() {
+        let digest = Digest::of(b"x").to_string();
+        for (size, fits) in [
+            (0, true),
+            (1 << 31, true),
+            (DISTFILE_BYTES_MAX, true),
+            (DISTFILE_BYTES_MAX + 1, false),
+            (1 << 63, false),
+            (u64::MAX, false),
+        ] {
+            let wanted = EbuildDistfile { name: "a.tar".to_owned(), size: Some(size), blake2b: Some(digest.clone()) };
+            match distfile(&wanted) {
+                Ok(needed) => assert!(fits && needed.size == size, "{size}"),
+                Err(why) => assert!(!fits && why.contains("a.tar") && why.contains(&size.to_string()), "{why}"),
+            }
+        }
+    }
+}

@@ -57,6 +57,7 @@ mod tests {
         dir: tempfile::TempDir,
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test makes its configuration")]
     fn put(path: &Path, text: &str) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
