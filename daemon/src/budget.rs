@@ -119,6 +119,19 @@ pub enum Answer {
     Full,
 }
 
+/// What somebody has more than who asks: the greater, the sooner it gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Excess {
+    /// It is of a lower class.
+    lower: bool,
+    /// All that its origin has.
+    origin: u64,
+    /// All that it has.
+    identity: u64,
+    /// How many it gives up before both have as many.
+    pub gives_way: u64,
+}
+
 #[derive(Debug, Default)]
 struct Count {
     all: u64,
@@ -245,19 +258,20 @@ impl Shares {
         (*most >= self.of_identity(who).saturating_add(2)).then_some(Who { peer: *peer, ..*who })
     }
 
-    /// By how much `other` has more than `who`, where one less of it would be room for who asks: the greater, the sooner it gives way.
+    /// How much more `other` has than `who`, where what it gives up would be room for who asks; None where it need not give way.
     #[must_use]
-    pub fn excess(&self, who: &Who, other: &Who) -> Option<(bool, u64, u64)> {
+    pub fn excess(&self, who: &Who, other: &Who) -> Option<Excess> {
         if !self.would_help(who, other) {
             return None;
         }
         let lower = other.class < who.class;
         let (origin, identity) = (self.of_origin(other), self.of_identity(other));
-        let more = match (other.class, other.origin) == (who.class, who.origin) {
-            true => identity >= self.of_identity(who).saturating_add(2),
-            false => origin >= self.of_origin(who).saturating_add(2),
+        let gives_way = match (other.class, other.origin) == (who.class, who.origin) {
+            _ if lower => identity,
+            true => identity.saturating_sub(self.of_identity(who)) / 2,
+            false => (origin.saturating_sub(self.of_origin(who)) / 2).min(identity),
         };
-        (lower || more).then_some((lower, origin, identity))
+        (gives_way > 0).then_some(Excess { lower, origin, identity, gives_way })
     }
 
     /// Counts so many more.

@@ -228,3 +228,38 @@ impl<'flight> Writer<'flight> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flight::Flights;
+    use std::os::unix::fs::MetadataExt as _;
+    use store::{Options, Wanted};
+    use tree::digest::Digest;
+
+    /// Bytes that the partials take on the disk while some of a file of 64 MiB have come.
+    async fn taken(proven: bool) -> u64 {
+        const SIZE: u64 = 64 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options { free_min_bytes: 0, ..Options::default() }).unwrap();
+        let wanted = Wanted { digest: Digest::of(b"large"), size: proven.then_some(SIZE), sha512: None };
+        let (flights, mut begun) = (Flights::default(), None);
+        let mut follower = flights.join("large", &wanted, |flight| begun = Some(flight)).unwrap();
+        let mut ingest = Ingest::open(&store, &begun.unwrap()).await.unwrap();
+        assert!(proven || ingest.set_size(SIZE).await);
+        assert!(ingest.append(Bytes::from(vec![0; 1 << 20]), Source::Peer).await);
+        let progress = follower.wait_until(|progress| progress.received > 0).await;
+        assert_eq!(progress.size, Some(SIZE));
+        let partials = std::fs::read_dir(dir.path().join("incoming")).unwrap();
+        let taken = partials.map(|partial| partial.unwrap().metadata().unwrap().blocks() * 512).sum();
+        assert!(matches!(ingest.close().await, Ok(Closed::Short)));
+        taken
+    }
+
+    /// A peer said "20 GiB" of a digest that no Manifest names, and the disk was reserved.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn room_is_reserved_for_a_size_of_a_manifest_and_for_no_other() {
+        assert!(taken(true).await >= 64 << 20);
+        assert!(taken(false).await <= 8 << 20);
+    }
+}

@@ -12,7 +12,7 @@ use libp2p::kad::{ProviderRecord, Record, RecordKey};
 use libp2p::{Multiaddr, PeerId};
 use rand::RngCore as _;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,7 +27,9 @@ const PROVIDERS_PER_KEY_MAX: usize = 64;
 const PROVIDERS_PER_KEY_OF_ORIGIN_MAX: usize = 48;
 /// Different providers remembered of one origin.
 const PROVIDERS_PER_ORIGIN_MAX: u32 = 8192;
-/// Records looked at to find one that gives way. Whoever has most is found soon.
+/// Providers that give way to one message.
+const GIVE_WAY_MAX: usize = 16;
+/// Records looked at to find a provider that gives way, and one of its records. Whoever has most is found soon.
 const GIVE_WAY_STEPS: usize = 32;
 /// Providers handed out for one key, as many as the DHT replicates.
 const PROVIDERS_PER_ANSWER_MAX: usize = 20;
@@ -174,30 +176,27 @@ impl Records {
         let who = Who { peer: Some(peer), ..who };
         let Some(number) = self.number(peer, who) else { return 0 };
         let expiry = self.seconds(now + RECORD_LIFE);
+        let (mut fresh, mut seen) = (Vec::new(), HashSet::new());
         let mut taken = 0;
-        let mut full = false;
         for key in keys {
             let place = (Self::head(key), number.to_be_bytes());
             if let Some(old) = self.places.get_mut(&place) {
                 *old = expiry;
-            } else if !full && self.has_room_at(&place, &who) {
-                if !self.make_room(number, &who) {
-                    full = true;
-                    continue;
-                }
-                self.places.insert(place, expiry);
-                self.shares.take(&who, 1);
-                if let Some(provider) = self.provider_mut(number) {
-                    provider.count = provider.count.saturating_add(1);
-                }
-            } else {
-                continue;
+                taken += 1;
+            } else if self.has_room_at(&place, &who) && seen.insert(place) {
+                fresh.push(place);
             }
-            taken += 1;
+        }
+        let wanted = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
+        let granted = self.make_room(number, &who, wanted);
+        let few = usize::try_from(granted).unwrap_or(usize::MAX);
+        self.places.extend(fresh.into_iter().take(few).map(|place| (place, expiry)));
+        if let Some(provider) = self.provider_mut(number) {
+            provider.count = provider.count.saturating_add(granted);
         }
         self.set_addresses(&peer, addresses);
         self.release_if_unused(number);
-        taken
+        taken + granted
     }
 
     /// Whether one more provider of a key is kept.
@@ -216,31 +215,67 @@ impl Records {
         all < all_max && of_origin < of_origin_max
     }
 
-    /// Room for one more record of a provider, if need be in the place of one of whoever has more.
-    fn make_room(&mut self, number: u32, who: &Who) -> bool {
-        if self.provider(number).is_none_or(|provider| provider.count >= self.per_provider_max) {
-            return false;
+    /// Counts so many more records for a provider as there is room for, if need be in the place of those who have more.
+    fn make_room(&mut self, number: u32, who: &Who, wanted: u32) -> u32 {
+        let has = self.provider(number).map_or(u32::MAX, |provider| provider.count);
+        let wanted = wanted.min(self.per_provider_max.saturating_sub(has));
+        let mut granted = u32::try_from(self.shares.room(who)).unwrap_or(u32::MAX).min(wanted);
+        self.shares.take(who, u64::from(granted));
+        for _ in 0..GIVE_WAY_MAX {
+            let missing = wanted - granted;
+            let victim = if missing == 0 { None } else { self.one_that_gives_way(who) };
+            let Some((victim, many)) = victim else { break };
+            let gone = self.drop_some(victim, u32::try_from(many).unwrap_or(u32::MAX).min(missing));
+            self.shares.take(who, u64::from(gone));
+            granted += gone;
+            if gone == 0 {
+                break;
+            }
         }
-        if self.shares.room(who) > 0 {
-            return true;
-        }
-        let Some(place) = self.one_that_gives_way(who) else { return false };
-        self.places.remove(&place);
-        self.uncount(u32::from_be_bytes(place.1), 1);
-        true
+        granted
     }
 
-    /// Of the next few records, one of whoever has most, if that is more than who asks has. The hand goes round all of them.
-    fn one_that_gives_way(&mut self, who: &Who) -> Option<Place> {
-        let after = self.places.range((Bound::Excluded(self.hand), Bound::Unbounded));
-        let round = after.chain(self.places.range(..=self.hand)).map(|(place, _)| *place);
-        let seen: Vec<Place> = round.take(GIVE_WAY_STEPS).collect();
+    /// Of the providers of the next few records the one that has most, and how many of its records go before it has no more than who
+    /// asks. The hand goes round all records.
+    fn one_that_gives_way(&mut self, who: &Who) -> Option<(u32, u64)> {
+        let seen: Vec<Place> = self.from_hand().take(GIVE_WAY_STEPS).collect();
         self.hand = seen.last().copied().unwrap_or(FIRST);
-        let more = seen.into_iter().filter_map(|place| {
-            let held_by = self.provider(u32::from_be_bytes(place.1))?.who;
-            Some((self.shares.excess(who, &held_by)?, place))
+        let more = seen.into_iter().filter_map(|(_, number)| {
+            let number = u32::from_be_bytes(number);
+            let held_by = self.provider(number)?.who;
+            Some((self.shares.excess(who, &held_by)?, number))
         });
-        more.max_by_key(|(excess, _)| *excess).map(|(_, place)| place)
+        let (excess, number) = more.max_by_key(|(excess, _)| *excess)?;
+        Some((number, excess.gives_way))
+    }
+
+    /// All records once, from the hand on.
+    fn from_hand(&self) -> impl Iterator<Item = Place> {
+        let after = self.places.range((Bound::Excluded(self.hand), Bound::Unbounded));
+        after.chain(self.places.range(..=self.hand)).map(|(place, _)| *place)
+    }
+
+    /// Drops so many of the next records of a provider, or those that are met soon. Answers how many.
+    fn drop_some(&mut self, number: u32, many: u32) -> u32 {
+        let many = usize::try_from(many).unwrap_or(usize::MAX);
+        let steps = many.saturating_mul(GIVE_WAY_STEPS).saturating_add(GIVE_WAY_STEPS);
+        let (mut gone, mut hand) = (Vec::new(), self.hand);
+        for place in self.from_hand().take(steps) {
+            hand = place;
+            if place.1 == number.to_be_bytes() {
+                gone.push(place);
+                if gone.len() == many {
+                    break;
+                }
+            }
+        }
+        self.hand = hand;
+        for place in &gone {
+            self.places.remove(place);
+        }
+        let gone = u32::try_from(gone.len()).unwrap_or(u32::MAX);
+        self.uncount(number, gone);
+        gone
     }
 
     /// Drops records of a provider. Answers how many there were.

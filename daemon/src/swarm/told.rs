@@ -59,9 +59,9 @@ impl<B> Told<B> {
     }
 }
 
-/// Whether multicast DNS may lead there.
+/// Whether multicast DNS may lead there: to an address of a machine, and never to one of this machine.
 pub(super) fn is_neighbour(address: &Multiaddr) -> bool {
-    Reach::of(address) == Reach::Lan
+    Reach::of(address) != Reach::Loopback && may_tell(std::slice::from_ref(address), address)
 }
 
 impl<B> Deref for Told<B> {
@@ -185,10 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn multicast_leads_to_neighbours_only() {
-        let told = ["/ip4/192.168.1.9/tcp/1", "/ip4/127.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1", "/dns/a.example/tcp/1"]
-            .map(address);
+    fn multicast_leads_neither_to_this_machine_nor_to_names() {
+        let told = [
+            "/ip4/192.168.1.9/tcp/1",
+            "/ip6/2001:db8::1/tcp/1",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip4/224.0.0.251/tcp/1",
+            "/dns/a.example/tcp/1",
+        ]
+        .map(address);
         let mut behaviour = Told::by_neighbours(Table(Vec::new()));
-        assert_eq!(behaviour.checked(None, told.to_vec()), told[..1]);
+        assert_eq!(behaviour.checked(None, told.to_vec()), told[..2]);
     }
 }
