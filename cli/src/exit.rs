@@ -126,7 +126,8 @@ fn exit_of_run(error: &RunError) -> Exit {
         | RunError::Binhost(_)
         | RunError::Builds(_)
         | RunError::Key { .. }
-        | RunError::Mirrors(_) => Exit::Internal,
+        | RunError::Mirrors(_)
+        | RunError::Fault { .. } => Exit::Internal,
     }
 }
 
@@ -141,7 +142,8 @@ fn hint_of_run(error: &RunError) -> Option<String> {
         | RunError::Binhost(_)
         | RunError::Builds(_)
         | RunError::Key { .. }
-        | RunError::Mirrors(_) => return None,
+        | RunError::Mirrors(_)
+        | RunError::Fault { .. } => return None,
     };
     Some(hint.to_owned())
 }

@@ -150,7 +150,7 @@ impl Import<'_> {
 
     fn take(&mut self, path: &Path, digest: Digest, size: u64, how: &str) -> bool {
         self.imported += 1;
-        self.bytes += size;
+        self.bytes = self.bytes.saturating_add(size);
         let path = path.display().to_string();
         (self.tell)(ImportLine::Imported { path, digest: digest.to_string(), size, how: how.to_owned() })
     }

@@ -3,6 +3,8 @@
 //! Distfiles need none: a Manifest names their bytes. A claim proves who said it and nothing more; whether that counts
 //! is [`super::trust`]'s question. FORMATS.md has the bytes.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use crate::statement::{Kind, ReadStatementError};
 use crate::swarm::{Identity, PeerId};
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use serde_bytes::ByteBuf;
 use tree::cpv::{Cpv, Slot};
 use tree::digest::Digest;
 use tree::name::RepoName;
+use tree::size::{SIZE_MAX, believed};
 
 /// The longest encoded claim: some 600 bytes are usual.
 pub const CLAIM_BYTES_MAX: usize = 4096;
@@ -120,7 +123,7 @@ impl TryFrom<&[u8]> for SignedClaim {
             cpv: body.cpv.parse().map_err(|error| field("cpv", &error))?,
             repo: body.repo.parse::<RepoName>().map_err(|error| field("repo", &error))?.to_string(),
             slot: body.slot.parse::<Slot>().map_err(|error| field("slot", &error))?.to_string(),
-            size: body.size,
+            size: believed(body.size).ok_or_else(|| too_large(body.size))?,
             digest: digest("digest", &body.digest)?,
             image: digest("image", &body.image)?,
             fingerprint: digest("fingerprint", &body.fingerprint)?,
@@ -132,6 +135,10 @@ impl TryFrom<&[u8]> for SignedClaim {
 
 fn field(field: &'static str, error: &dyn std::error::Error) -> ReadClaimError {
     ReadClaimError::Field { field, why: error.to_string() }
+}
+
+fn too_large(size: u64) -> ReadClaimError {
+    ReadClaimError::Field { field: "size", why: format!("{size} bytes, expected at most {SIZE_MAX}") }
 }
 
 fn digest(name: &'static str, bytes: &[u8]) -> Result<Digest, ReadClaimError> {
@@ -174,6 +181,14 @@ mod tests {
             let mut bytes = signed.as_bytes().to_vec();
             bytes[at] ^= 1;
             assert!(SignedClaim::try_from(bytes.as_slice()).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_nobody_can_mean_is_refused() {
+        for (size, good) in [(0, true), (SIZE_MAX, true), (SIZE_MAX + 1, false), (1 << 63, false), (u64::MAX, false)] {
+            let signed = Claim { size, ..claim() }.sign(&Identity::generate());
+            assert_eq!(SignedClaim::try_from(signed.as_bytes()).is_ok(), good, "{size}");
         }
     }
 

@@ -25,6 +25,8 @@ pub mod reach;
 pub mod recipe;
 mod record;
 mod resume;
+mod settle;
+mod stop;
 pub mod substitute;
 mod trial;
 pub mod trust;
@@ -56,7 +58,12 @@ use store::{IndexError, Store};
 use substitute::Caught;
 use tokio::sync::Semaphore;
 use tree::digest::Digest;
+use tree::size::total;
 use trust::Trust;
+
+/// Folders of the data directory in which builds work, here and for other machines. What is in them belongs to the user numbers
+/// of builds, and nobody but the node enters them: builds are shown what is in them by mounts of their own.
+pub(crate) const PRIVATE_FOLDERS: [&str; 2] = ["jobs", "domains"];
 
 /// Packages whose claims are looked for side by side.
 const LOOK_WIDTH: usize = 8;
@@ -428,7 +435,7 @@ pub(crate) async fn own(domain: &Arc<Domain>, fingerprint: &Digest) -> Vec<Binpk
 }
 
 fn sources_size(package: &Planned) -> u64 {
-    package.distfiles.iter().map(|file| file.size).sum()
+    total(package.distfiles.iter().map(|file| file.size))
 }
 
 fn planned_package(plan: &Plan, decision: &Decision, job: Option<u64>) -> Option<PlannedPackage> {

@@ -3,6 +3,8 @@
 //! The resolver reads the configuration and sources what has no md5-cache, which is code of an ebuild: so it runs with
 //! the same walls as a build, without anything it could write to.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::capture::Captured;
 use super::foreign::Foreign;
 use super::inside::Inside;
@@ -20,6 +22,7 @@ use tree::cpv::{Cpv, ParseCpvError};
 use tree::digest::Digest;
 use tree::license::{License, LicenseGroups};
 use tree::name::DistfileName;
+use tree::size::believed;
 
 /// Resolving @world of a large machine takes a minute or two.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -314,6 +317,7 @@ fn distfile(wanted: &EbuildDistfile) -> Result<NeededDistfile, String> {
     let (Some(size), Some(digest)) = (wanted.size, &wanted.blake2b) else {
         return Err(format!("the Manifest has no size and BLAKE2B of {name}"));
     };
+    let size = believed(size).ok_or_else(|| format!("the Manifest says that {name} has {size} bytes"))?;
     let parsed = digest.parse().map_err(|_| format!("the Manifest has no right BLAKE2B of {name}"))?;
     let name = name.parse().map_err(|_| format!("{name:?} is no name of a distfile"))?;
     Ok(NeededDistfile { name, size, digest: parsed })
@@ -328,7 +332,7 @@ pub fn changed_since(inputs: &[PathBuf], begun: SystemTime) -> Option<PathBuf> {
     let mut ahead: Vec<PathBuf> = inputs.to_vec();
     let mut looked = 0;
     while let Some(path) = ahead.pop() {
-        looked += 1;
+        looked = usize::saturating_add(looked, 1);
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { return Some(path) };
         // Seconds: what changed in the very second of the plan counts as changed before, as nothing finer is sure.
         if u64::try_from(metadata.ctime()).is_ok_and(|changed| changed > begun) || looked > INPUTS_MAX {
@@ -343,4 +347,26 @@ pub fn changed_since(inputs: &[PathBuf], begun: SystemTime) -> Option<PathBuf> {
 
 fn children(path: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(path).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tree::size::SIZE_MAX;
+
+    /// Two distfiles of 2^63 bytes in a Manifest ended the node when a plan was summed up.
+    #[test]
+    fn a_size_that_nobody_can_mean_is_the_trouble_of_its_package() {
+        for size in [0, 1 << 31, 1 << 32, SIZE_MAX, SIZE_MAX + 1, 1 << 63, u64::MAX] {
+            let wanted = EbuildDistfile {
+                name: "a-1.tar".to_owned(),
+                size: Some(size),
+                blake2b: Some(Digest::of(b"a").to_string()),
+            };
+            match distfile(&wanted) {
+                Ok(needed) => assert!(needed.size == size && size <= SIZE_MAX, "{size}"),
+                Err(why) => assert!(size > SIZE_MAX && why.contains("a-1.tar"), "{size}: {why}"),
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use tree::digest::Digest;
 use tree::name::RepoName;
+use tree::size::total;
 
 /// The longest encoding: ten thousand files with long names.
 pub(super) const RECORD_BYTES_MAX: usize = 4 << 20;
@@ -189,7 +190,7 @@ impl DomainRecord {
             ("variables", self.variables.len() > VARIABLES_MAX),
             ("files", self.files.len() > FILES_MAX),
             ("repositories", self.repositories.len() > REPOSITORIES_MAX),
-            ("bytes", self.files.values().map(|(_, size)| size).sum::<u64>() > FILES_BYTES_MAX),
+            ("bytes", total(self.files.values().map(|(_, size)| *size)) > FILES_BYTES_MAX),
         ];
         if let Some((what, _)) = many.iter().find(|(_, over)| *over) {
             return Err(ReadRecordError::Many(what));
