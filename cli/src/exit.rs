@@ -127,7 +127,8 @@ fn exit_of_run(error: &RunError) -> Exit {
         | RunError::Builds(_)
         | RunError::Key { .. }
         | RunError::Private(_)
-        | RunError::Mirrors(_) => Exit::Internal,
+        | RunError::Mirrors(_)
+        | RunError::Fault { .. } => Exit::Internal,
     }
 }
 
@@ -143,7 +144,8 @@ fn hint_of_run(error: &RunError) -> Option<String> {
         | RunError::Builds(_)
         | RunError::Key { .. }
         | RunError::Private(_)
-        | RunError::Mirrors(_) => return None,
+        | RunError::Mirrors(_)
+        | RunError::Fault { .. } => return None,
     };
     Some(hint.to_owned())
 }

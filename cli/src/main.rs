@@ -48,9 +48,13 @@ pub(crate) struct Around {
 const END_MAX: Duration = Duration::from_millis(500);
 
 fn main() -> std::process::ExitCode {
-    abort_on_panic();
     let around = look_around();
     let peer = Peer::parse_from(emerge_words::set_apart(std::env::args_os()));
+    match peer.verb {
+        // It outlives them, and tells of them.
+        Verb::Daemon(_) => daemon::panics::note(),
+        _ => abort_on_panic(),
+    }
     let out = output::Output::new(peer.globals.json, peer.globals.quiet);
     let exit = runtime(&peer.verb)
         .and_then(|runtime| {
@@ -66,7 +70,8 @@ fn main() -> std::process::ExitCode {
     exit.into()
 }
 
-/// A panic is a bug: the process ends at once in every build, as the release profile does it.
+/// A panic is a bug: a verb ends with it at once.
+#[expect(clippy::disallowed_methods, reason = "the hook of all other verbs")]
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

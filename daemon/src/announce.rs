@@ -230,10 +230,15 @@ impl std::fmt::Debug for Announcer {
     }
 }
 
-/// Follows the store's events until the daemon stops. They are subscribed to before the swarm lists what is here, so that
-/// nothing is missed between.
-pub async fn follow(events: Events, swarm: Swarm, announcer: Arc<Announcer>) {
-    let mut events = Some(events);
+/// Follows the store's events until the daemon stops. The first are subscribed to before the swarm lists what is here, so that
+/// nothing is missed between; without them everything is compared first.
+pub async fn follow(store: Store, events: Option<Events>, swarm: Swarm, announcer: Arc<Announcer>) {
+    let missed = events.is_none();
+    let mut events = Some(events.unwrap_or_else(|| store.subscribe()));
+    if missed {
+        let (comparing, told) = (Arc::clone(&announcer), swarm.clone());
+        blocking::run(move || comparing.compare(&told)).await;
+    }
     while let Some(feed) = events.take() {
         let (swarm, announcer) = (swarm.clone(), Arc::clone(&announcer));
         // The wait is short so that the blocking pool is free to end when the daemon stops.

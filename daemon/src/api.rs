@@ -85,6 +85,9 @@ pub struct Status {
     pub disk_free_bytes: u64,
     /// The budget of the store, if there is one.
     pub size_max_bytes: Option<u64>,
+    /// Tasks that ended in a panic since the daemon began: each is a fault of the program.
+    #[serde(default)]
+    pub panics: u64,
     /// What a user should know and mend, one sentence each.
     pub warnings: Vec<String>,
 }

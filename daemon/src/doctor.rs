@@ -10,12 +10,14 @@ use crate::api_doctor::CheckLine;
 use crate::builds::with_causes;
 use crate::config::Config;
 use crate::domain::Domain;
+use crate::http;
 use crate::setup;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tree::conf::{GetConfigError, LeftOut, LoadMakeConfError, MakeConf, ReposConf};
+use tree::moment::Moment;
 use tree::repo::EbuildRepo;
 
 pub use builds::Building;
@@ -23,9 +25,9 @@ pub use fetching::{Fetching, VARIABLES};
 pub use signing::Signing;
 
 /// No clock that is right shows less: 2026-01-01, before the first release.
-const CLOCK_MIN: Duration = Duration::from_secs(1_767_225_600);
+const CLOCK_MIN_S: u64 = 1_767_225_600;
 /// A repository may be this much from the future before the clock is doubted.
-const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
+const CLOCK_SLACK_S: u64 = 86_400;
 /// Below this the daemon cannot even write its index.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
@@ -362,23 +364,24 @@ fn repository(path: &Path) -> Check {
 }
 
 /// What `metadata/timestamp.chk` says, which is when infrastructure made this state of the repository.
-fn made_at(repository: &Path) -> Option<SystemTime> {
+fn made_at(repository: &Path) -> Option<Moment> {
     let path = repository.join("metadata/timestamp.chk");
     // One line; a larger file is something else.
     let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() < 200);
     let text = small.then(|| std::fs::read_to_string(&path).ok())??;
-    httpdate::parse_http_date(&text.trim().replace("+0000", "GMT")).ok()
+    http::date::read(&text.trim().replace("+0000", "GMT"))
 }
 
-fn clock(now: SystemTime, newest: Option<SystemTime>) -> Check {
+fn clock(now: SystemTime, newest: Option<Moment>) -> Check {
     let mend = "set the clock: chronyd or ntpd keep it right";
-    if now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() < CLOCK_MIN {
+    let now = Moment::of(now).map_or(0, Moment::seconds);
+    if now < CLOCK_MIN_S {
         return Check::new("clock", State::Fail, "it shows a time before 2026, so no certificate can be checked")
             .mend(mend);
     }
     match newest {
-        Some(newest) if now + CLOCK_SLACK < newest => {
-            let finding = format!("it is behind a repository made at {}", httpdate::fmt_http_date(newest));
+        Some(newest) if now.saturating_add(CLOCK_SLACK_S) < newest.seconds() => {
+            let finding = format!("it is behind a repository made at {}", http::date::say(newest));
             Check::new("clock", State::Warn, finding).mend(mend)
         }
         _ => Check::new("clock", State::Ok, "it is plausible"),
@@ -433,7 +436,7 @@ mod tests {
     }
 
     fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+        Moment::of_seconds(seconds).unwrap().time()
     }
 
     fn state_of(checks: &[Check], name: &str) -> Option<State> {

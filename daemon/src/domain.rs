@@ -304,7 +304,10 @@ impl Domain {
         let (over_http, first) = (target.over_http.clone(), first.to_vec());
         self.flights.join(&target.name, &target.wanted, move |flight| {
             let tasks = domain.tasks.clone();
-            tasks.spawn("transfer", async move { domain.fly(&flight, over_http, &first).await });
+            tasks.spawn("transfer", async move {
+                let _landing = domain.flights.landing(&flight);
+                domain.fly(&flight, over_http, &first).await;
+            });
         })
     }
 

@@ -6,6 +6,7 @@
 //! worth nothing until the digest says so), except after [`HOLD_MAX`], because Portage's wget leaves after 60 silent
 //! seconds.
 
+use crate::panics::Panicked;
 use crate::stats::Source;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -61,6 +62,9 @@ pub enum ObtainError {
     /// The daemon is being stopped.
     #[error("the daemon is stopping")]
     Stopping,
+    /// The transfer ended in a panic.
+    #[error(transparent)]
+    Fault(#[from] Panicked),
 }
 
 /// How a flight ended.
@@ -215,6 +219,12 @@ impl Flights {
         flight.update(|progress| progress.end = Some(end));
     }
 
+    /// Ends a flight, should nothing else do so before the answer is dropped: nobody waits for one that is lost.
+    #[must_use]
+    pub fn landing<'a>(&'a self, flight: &'a Flight) -> Landing<'a> {
+        Landing { flights: self, flight }
+    }
+
     /// The flights under way, longest first.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Flight>> {
@@ -222,6 +232,22 @@ impl Flights {
             self.table.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         flights.sort_by_key(|flight| flight.started);
         flights
+    }
+}
+
+/// See [`Flights::landing`].
+#[derive(Debug)]
+pub struct Landing<'a> {
+    flights: &'a Flights,
+    flight: &'a Flight,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if self.flight.progress.borrow().end.is_none() {
+            let why = if std::thread::panicking() { ObtainError::Fault(Panicked) } else { ObtainError::Stopping };
+            self.flights.end(self.flight, End::Failed(Arc::new(why)));
+        }
     }
 }
 
@@ -287,6 +313,21 @@ mod tests {
         let mut again = false;
         let _follower = flights.join("a", &wanted(1), |_| again = true).unwrap();
         assert!(again);
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_is_lost_in_a_panic_ends() {
+        let flights = Arc::new(Flights::default());
+        let (mut running, tasks) = (None, crate::tasks::Tasks::new());
+        let mut follower = flights.join("a", &wanted(1), |flight| running = Some(flight)).unwrap();
+        let (flying, flight) = (Arc::clone(&flights), running.unwrap());
+        tasks.spawn("transfer", async move {
+            let _landing = flying.landing(&flight);
+            panic!("a test's own panic");
+        });
+        let End::Failed(error) = follower.end().await else { panic!("nothing was brought") };
+        assert!(matches!(*error, ObtainError::Fault(_)), "{error}");
+        assert!(flights.list().is_empty(), "who asks again begins anew");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::blocking;
 use crate::flight::{Flight, ObtainError, relayable};
+use crate::panics::Panicked;
 use crate::stats::Source;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Ingest {
                 let _gone = ready.send(Err(refused(error.is_full(), &error)));
             }
         });
-        let received = opened.await.map_err(|_closed| ObtainError::Stopping)??;
+        let received = opened.await.map_err(|_closed| lost())??;
         Ok(Self { orders, outcome, received })
     }
 
@@ -104,8 +105,13 @@ impl Ingest {
         // A writer that has failed has hung up and left its reason in `outcome`.
         let _hung_up = self.orders.send(Order::Close).await;
         drop(self.orders);
-        self.outcome.await.map_err(|_closed| ObtainError::Stopping)?
+        self.outcome.await.map_err(|_closed| lost())?
     }
+}
+
+/// The writer is gone without a word: a runtime that stops waits for it, so that it has panicked.
+fn lost() -> ObtainError {
+    ObtainError::Fault(Panicked)
 }
 
 /// What the store's refusal means to those who wait.

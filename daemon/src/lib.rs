@@ -32,6 +32,7 @@ pub mod kept;
 pub mod keyring;
 pub mod machine;
 pub mod openpgp;
+pub mod panics;
 pub mod pins;
 pub mod portage;
 mod private_files;

@@ -22,7 +22,7 @@ pub fn list(domain: &Domain) -> api::Pins {
         row.distfiles += 1;
         if let Some(size) = domain.store.size_of(&pin.digest) {
             row.held += 1;
-            row.held_bytes += size;
+            row.held_bytes = row.held_bytes.saturating_add(size);
         }
     }
     api::Pins { pins: pins.into_values().collect(), ..api::Pins::default() }

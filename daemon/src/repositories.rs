@@ -67,7 +67,7 @@ struct Turns {
     running: bool,
     began: Option<Instant>,
     last: Option<Instant>,
-    /// How long the last one took that changed nothing.
+    /// How long the last one took.
     took: Duration,
 }
 
@@ -199,6 +199,7 @@ impl Repositories {
 
     /// The refresh itself, by whoever has the turn.
     pub fn run(&self, store: &Store, follow: impl Fn(Refreshed)) -> Refreshed {
+        let _turn = Turn(self);
         let opened = self.open(store);
         follow(Refreshed::default());
         let passes = Passes {
@@ -234,13 +235,6 @@ impl Repositories {
         self.look.send_replace(None);
         // A daemon that stops has not read them.
         self.first.send_if_modified(|first| !std::mem::replace(first, *first || !self.stopping.is_cancelled()));
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let took = turns.began.map_or(Duration::ZERO, |began| began.elapsed());
-        // Reading what changed is no reason to look more rarely.
-        turns.took = if done.changed() { Duration::ZERO } else { took };
-        (turns.running, turns.last) = (false, Some(Instant::now()));
-        drop(turns);
-        self.turn_ended.notify_all();
         if done.changed() {
             tracing::info!(read = done.read, removed = done.removed, "repositories refreshed");
         }
@@ -304,6 +298,19 @@ impl Repositories {
     }
 }
 
+/// Gives the turn back, even when the refresh ends in a panic: others wait for it.
+struct Turn<'a>(&'a Repositories);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.took = turns.began.map_or(Duration::ZERO, |began| began.elapsed());
+        (turns.running, turns.last) = (false, Some(Instant::now()));
+        drop(turns);
+        self.0.turn_ended.notify_all();
+    }
+}
+
 fn repository(tree: &Tree, packages: usize, problem: Option<String>) -> api::Repository {
     api::Repository {
         name: tree.repo.name().to_string(),
@@ -322,5 +329,29 @@ fn forget_others(catalog: &Catalog, here: &[Work<'_>], done: &mut Refreshed) {
             Ok(_rows) => done.removed += 1,
             Err(error) => tracing::warn!(repository = name, %error, "cannot forget a repository"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, Surroundings};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn a_refresh_that_panics_gives_its_turn_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let overrides = Overrides {
+            data_dir: Some(dir.path().join("data")),
+            config_root: Some(dir.path().to_owned()),
+            ..Overrides::default()
+        };
+        let (config, _) = Config::load(&overrides, &Surroundings::default()).unwrap();
+        let store = Store::open(&dir.path().join("store"), store::Options::default()).unwrap();
+        let repositories = Repositories::new(config, None, CancellationToken::new());
+        let refreshed =
+            catch_unwind(AssertUnwindSafe(|| repositories.refresh(&store, |_| panic!("a test's own panic"))));
+        assert!(refreshed.is_err());
+        assert_eq!(repositories.refresh(&store, |_| {}), Refreshed::default(), "nobody waits for ever");
     }
 }

@@ -39,12 +39,6 @@ impl<const MAX: u64> From<SaidSize<MAX>> for u64 {
     }
 }
 
-/// All of them together; the largest number there is where that is too small.
-#[must_use]
-pub fn total(sizes: impl IntoIterator<Item = u64>) -> u64 {
-    sizes.into_iter().fold(0, u64::saturating_add)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,16 +57,6 @@ mod tests {
             assert_eq!(serde_json::from_str::<SaidSize<MAX>>(&text).is_ok(), said <= MAX, "{said}");
             if let Ok(size) = read {
                 assert_eq!(serde_ipld_dagcbor::to_vec(&size).unwrap(), bytes, "written as it was read");
-            }
-        }
-    }
-
-    #[test]
-    fn a_total_of_any_sizes_is_a_number() {
-        for one in EDGES {
-            for other in EDGES {
-                let right = u128::from(one) + u128::from(other);
-                assert_eq!(u128::from(total([one, other])), right.min(u128::from(u64::MAX)), "{one} {other}");
             }
         }
     }

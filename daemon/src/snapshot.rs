@@ -4,6 +4,7 @@ use crate::api::{MirrorHealth, Peer, Peers, Status, Transfer};
 use crate::blocking;
 use crate::domain::Domain;
 use crate::flight::Flight;
+use crate::panics;
 use crate::swarm::PeerInfo;
 use std::sync::Arc;
 
@@ -48,9 +49,13 @@ pub async fn status(domain: &Arc<Domain>) -> Status {
         partial_bytes: stored.partial_bytes,
         disk_free_bytes: stored.disk_free_bytes,
         size_max_bytes: domain.config.store_size_max.map(|size| size.0),
+        panics: 0,
         warnings: Vec::new(),
     };
+    let (panics, last) = panics::noted();
+    status.panics = panics;
     status.warnings = warnings(&status, &domain.repositories.left_out());
+    status.warnings.extend(last.map(|last| fault(panics, &last)));
     status
 }
 
@@ -125,6 +130,11 @@ fn mirrors(domain: &Domain) -> Vec<MirrorHealth> {
         last_failure: health.last_error,
     };
     domain.mirrors.health().into_iter().map(row).collect()
+}
+
+/// Its log tells more of it than is shown to everybody who may read the status.
+fn fault(panics: u64, last: &str) -> String {
+    format!("the node has a fault: {panics} of its tasks ended in a panic, the last was {last}; report it with the log")
 }
 
 /// What a user should mend.

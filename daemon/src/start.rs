@@ -9,7 +9,7 @@ use crate::api::Ready;
 use crate::binhost::{self, Binhost, BinhostError};
 use crate::blocking;
 use crate::builds::trust::Trust;
-use crate::builds::{Builds, substitute};
+use crate::builds::{self, Builds, substitute};
 use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
 use crate::gives::Sharing;
@@ -28,7 +28,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,12 +111,20 @@ pub enum RunError {
     /// The mirrors.
     #[error("cannot set up the mirrors")]
     Mirrors(#[from] mirrors::NewMirrorsError),
+    /// What it cannot be without ended in a fault of its own.
+    #[error(
+        "the task {task:?} ended in a fault that the log tells of, and there is no node without it: please report it"
+    )]
+    Fault {
+        /// Which.
+        task: &'static str,
+    },
 }
 
 /// Runs a daemon until `shutdown` resolves. `path` is the daemon's `PATH`, where Portage is looked for.
 ///
 /// # Errors
-/// When it cannot start; once it serves it ends without an error.
+/// When it cannot start; once it serves, when a task ends in a panic that it cannot be without.
 pub async fn run(
     config: Config,
     path: OsString,
@@ -169,22 +177,30 @@ pub async fn run(
     Builds::hear(&domain);
     start_tasks(&domain, announcer, events, listeners, control);
     tokio::pin!(shutdown);
+    let end = async {
+        tokio::select! {
+            biased;
+            () = shutdown => Ok(()),
+            task = domain.tasks.failed() => Err(RunError::Fault { task }),
+        }
+    };
+    tokio::pin!(end);
     tokio::select! {
         biased;
-        () = &mut shutdown => {
+        ended = &mut end => {
             stop(&domain).await;
-            return Ok(());
+            return ended;
         }
         _in_time = tokio::time::timeout(READY_WAIT, domain.repositories.first_look()) => {}
     }
     on_ready(&ready(&domain));
     notify(&[sd_notify::NotifyState::Ready]);
-    shutdown.await;
+    let ended = end.await;
 
     tracing::info!("stopping");
     notify(&[sd_notify::NotifyState::Stopping]);
     stop(&domain).await;
-    Ok(())
+    ended
 }
 
 fn start_tasks(
@@ -197,19 +213,36 @@ fn start_tasks(
     let tasks = &domain.tasks;
     let reads = public(Arc::clone(domain));
     for listener in listeners {
-        tasks.spawn("http", serve_tcp(listener, reads.clone(), tasks.clone()));
+        tasks.spawn_vital("http", until_stopped(tasks, serve_tcp(listener, reads.clone(), tasks.clone())));
     }
-    tasks.spawn("control", serve_unix(control, control::router(Arc::clone(domain)), tasks.clone()));
-    tasks.spawn("announce", announce::follow(events, domain.swarm.clone(), announcer));
-    tasks.spawn("binhost", binhost::follow(domain.store.clone(), Arc::clone(&domain.binhost)));
-    tasks.spawn("groups", gossip::follow(Arc::clone(domain)));
-    tasks.spawn("match", binhost::ask::follow(Arc::clone(domain)));
-    tasks.spawn("status", tell_status(Arc::clone(domain)));
+    let verbs = serve_unix(control, control::router(Arc::clone(domain)), tasks.clone());
+    tasks.spawn_vital("control", until_stopped(tasks, verbs));
+    let (store, swarm, mut events) = (domain.store.clone(), domain.swarm.clone(), Some(events));
+    tasks.keep("announce", move || {
+        announce::follow(store.clone(), events.take(), swarm.clone(), Arc::clone(&announcer))
+    });
+    let (store, binhost) = (domain.store.clone(), Arc::clone(&domain.binhost));
+    tasks.keep("binhost", move || binhost::follow(store.clone(), Arc::clone(&binhost)));
+    tasks.keep("groups", with(domain, gossip::follow));
+    tasks.keep("match", with(domain, binhost::ask::follow));
+    tasks.keep("status", with(domain, tell_status));
     tasks.spawn("resume builds", once_read(Arc::clone(domain), Builds::resume));
-    tasks.spawn("refresh", upkeep::refresh(Arc::clone(domain)));
-    tasks.spawn("pins", once_read(Arc::clone(domain), upkeep::fill_pins));
-    tasks.spawn("gc", upkeep::gc(Arc::clone(domain)));
-    tasks.spawn("flush", upkeep::flush(Arc::clone(domain)));
+    tasks.keep("refresh", with(domain, upkeep::refresh));
+    tasks.keep("pins", with(domain, |domain| once_read(domain, upkeep::fill_pins)));
+    tasks.keep("gc", with(domain, upkeep::gc));
+    tasks.keep("flush", with(domain, upkeep::flush));
+}
+
+/// Work that can begin with the domain as often as it must.
+fn with<W, F: Fn(Arc<Domain>) -> W>(domain: &Arc<Domain>, work: F) -> impl FnMut() -> W + use<W, F> {
+    let domain = Arc::clone(domain);
+    move || work(Arc::clone(&domain))
+}
+
+/// What accepts connections is dropped when the daemon stops.
+fn until_stopped<F: Future<Output = ()> + Send + 'static>(tasks: &Tasks, work: F) -> impl Future<Output = ()> + use<F> {
+    let stop = tasks.stopping().clone();
+    async move { stop.run_until_cancelled(work).await.unwrap_or_default() }
 }
 
 /// Work that needs all that the repositories say.
@@ -275,6 +308,13 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), RunError> {
     made.map_err(|source| RunError::Path { path: path.to_owned(), source })
 }
 
+/// A folder that nobody else may enter, whatever the umask is and whoever made it: an earlier version let others in.
+fn make_private(path: &Path) -> Result<(), RunError> {
+    make_folder(path, 0o700)?;
+    let set = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    set.map_err(|source| RunError::Path { path: path.to_owned(), source })
+}
+
 async fn open_store(config: &Config) -> Result<Store, RunError> {
     let options = StoreOptions {
         size_max_bytes: config.store_size_max.map(|size| size.0),
@@ -333,7 +373,12 @@ async fn open_builds(
     path: &OsString,
 ) -> Result<Builds, RunError> {
     let (config, store, identity, path) = (config.clone(), store.clone(), identity.clone(), path.clone());
-    Ok(blocking::run(move || Builds::open(&config, &store, identity, trust, path)).await?)
+    let data_dir = config.data_dir.clone();
+    let opened = blocking::run(move || Builds::open(&config, &store, identity, trust, path)).await?;
+    for name in builds::PRIVATE_FOLDERS {
+        make_private(&data_dir.join(name))?;
+    }
+    Ok(opened)
 }
 
 async fn open_binhost(store: &Store, machine: Arc<Machine>) -> Result<Binhost, BinhostError> {

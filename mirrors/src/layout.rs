@@ -3,6 +3,8 @@
 //! The three layouts and the way the first usable one is chosen are Portage's (`MirrorLayoutConfig` in
 //! `lib/portage/package/ebuild/fetch.py`), as is the percent-encoding of the path.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -69,7 +71,7 @@ impl Cutoffs {
             }
             bits.push(cutoff);
         }
-        (bits.iter().sum::<u16>() <= DIGEST_BITS).then_some(Self(bits))
+        (bits.iter().copied().fold(0, u16::saturating_add) <= DIGEST_BITS).then_some(Self(bits))
     }
 
     /// The directories of a digest of 128 hex digits, each with its slash.

@@ -2,6 +2,8 @@
 //!
 //! These bytes are *not* verified here: Portage checks their signatures itself. So nothing but these two trees is passed.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

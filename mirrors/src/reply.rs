@@ -1,5 +1,7 @@
 //! Whether the head of an answer fits what was asked, before a byte of the body is read. Pure.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, RETRY_AFTER};
@@ -38,7 +40,7 @@ pub(crate) fn check(
             return Err(wrong());
         }
         let end = range.last.saturating_add(1);
-        if length.is_some_and(|length| length != end - range.first) {
+        if length.is_some_and(|length| length != end.saturating_sub(range.first)) {
             return Err(wrong());
         }
         (Span { offset: from, end: end.min(size) }, range.total.unwrap_or_else(|| end.max(size)))
@@ -174,7 +176,7 @@ mod tests {
         assert_eq!(read("99999999999999999999999"), Some(3600));
         assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
         assert_eq!(read("Sun, 06 Nov 1994 07:50:37 GMT"), Some(0));
-        assert_eq!(read(&httpdate::fmt_http_date(wall + Duration::from_secs(1 << 30))), Some(3600));
+        assert_eq!(read("Sat, 14 Nov 2026 22:27:01 GMT"), Some(3600));
         assert_eq!((read("soon"), read("-1"), read("1.5")), (None, None, None));
     }
 

@@ -8,6 +8,7 @@
 mod accounts;
 mod argv;
 mod cgroup;
+mod ids;
 pub mod limits;
 pub mod log;
 pub mod outcome;

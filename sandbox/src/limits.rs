@@ -14,9 +14,12 @@ pub struct Limits {
     pub time: Duration,
     /// What its writable directories together may hold on disk.
     pub disk_bytes: u64,
+    /// Files and directories that they together may hold, empty ones too.
+    pub files: u64,
     /// The longest single file.
     pub file_bytes: u64,
-    /// Each of its private directories in memory (`/tmp`, `/run`, `/dev/shm`, `/var/tmp`) holds so much.
+    /// Each of its private directories in memory (`/tmp`, `/run`, `/dev/shm`, `/var/tmp`) holds so much, and a file for each
+    /// [`SCRATCH_FILE_BYTES`] of it.
     pub scratch_bytes: u64,
     /// What stays free on the file systems of its writable directories, whoever fills them.
     pub disk_reserve_bytes: u64,
@@ -24,6 +27,20 @@ pub struct Limits {
     pub cpu_weight: u32,
     /// Niceness, 0 to 19.
     pub nice: u8,
+}
+
+/// A private directory may hold a file for each so many of its bytes: an empty one costs the kernel's memory all the same.
+pub const SCRATCH_FILE_BYTES: u64 = 4096;
+/// On disk there is a file for each so many bytes. The sources of a browser have 20 KiB a file, those of a kernel 16.
+const DISK_FILE_BYTES: u64 = 8192;
+/// However little disk there is, so many files may lie on it.
+const FILES_MIN: u64 = 65_536;
+
+/// The files that may lie on so much disk.
+#[must_use]
+pub const fn files_of(disk_bytes: u64) -> u64 {
+    let files = disk_bytes / DISK_FILE_BYTES;
+    if files < FILES_MIN { FILES_MIN } else { files }
 }
 
 const GIB: u64 = 1 << 30;
@@ -36,6 +53,7 @@ impl Default for Limits {
             pids: 4096,
             time: Duration::from_secs(12 * 60 * 60),
             disk_bytes: 64 * GIB,
+            files: files_of(64 * GIB),
             file_bytes: 16 * GIB,
             scratch_bytes: GIB,
             disk_reserve_bytes: GIB / 2,
@@ -56,7 +74,9 @@ pub enum Limit {
     Time,
     /// [`Limits::disk_bytes`].
     Disk,
-    /// [`Limits::disk_reserve_bytes`].
+    /// [`Limits::files`], or those of a private directory.
+    Files,
+    /// [`Limits::disk_reserve_bytes`], or a twentieth of the files that the file system can have.
     DiskReserve,
     /// What is kept of a captured output.
     Output,
@@ -69,6 +89,7 @@ impl fmt::Display for Limit {
             Self::Pids => "it had more processes than it may",
             Self::Time => "it took longer than it may",
             Self::Disk => "it filled more of the disk than it may",
+            Self::Files => "it made more files than it may",
             Self::DiskReserve => "the disk is nearly full",
             Self::Output => "it wrote more output than it may",
         })

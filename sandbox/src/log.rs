@@ -269,7 +269,7 @@ mod tests {
             "{text}"
         );
         assert!(text.len() < 900, "{}", text.len());
-        assert_eq!(summary.bytes, (0..1000).map(|number| format!("line {number}\n").len() as u64).sum::<u64>());
+        assert_eq!(summary.bytes, tree::size::total((0..1000).map(|number| format!("line {number}\n").len() as u64)));
     }
 
     #[tokio::test]

@@ -2,12 +2,14 @@
 //!
 //! A policy is made by the daemon from its own configuration. Nothing in it comes from a remote's request.
 
+use crate::ids;
 use crate::limits::Limits;
 use rustix::fs::{Access, AtFlags};
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The whole of what one sandbox is given.
 #[derive(Clone, Debug)]
@@ -159,8 +161,8 @@ pub enum Identity {
     },
 }
 
-/// The first number outside that a daemon run by root uses for its builds, unless it is configured otherwise.
-pub const OUTER_FIRST: u32 = 100_000;
+/// The first number outside that builds of this process have: the same as long as it runs, as directories are given to it.
+static OUTER_FIRST: OnceLock<u32> = OnceLock::new();
 
 /// How many numbers a mapped range has: all that a 16-bit user number can name.
 pub const MAPPED_COUNT: u32 = 65_536;
@@ -169,11 +171,12 @@ pub const MAPPED_COUNT: u32 = 65_536;
 pub const PORTAGE_ID: u32 = 250;
 
 impl Identity {
-    /// What this process can give: a mapped range when it is root, else Portage's number for its own.
+    /// What this process can give: a mapped range when it is root, of numbers that no user of this machine has or may get
+    /// ([`crate::ids`]), else Portage's number for its own.
     #[must_use]
     pub fn of_this_process() -> Self {
         if rustix::process::geteuid().is_root() {
-            Self::Mapped { outer_first: OUTER_FIRST, count: MAPPED_COUNT }
+            Self::Mapped { outer_first: *OUTER_FIRST.get_or_init(ids::first_of_builds), count: MAPPED_COUNT }
         } else {
             Self::Single { uid: PORTAGE_ID, gid: PORTAGE_ID }
         }

@@ -1,5 +1,6 @@
 //! Whether this machine can make sandboxes: tried, not guessed, and with the mend where it cannot.
 
+use crate::ids;
 use crate::policy::Identity;
 use crate::programs::{Programs, SYSTEM_PATH, look};
 use crate::spawn::{Job, run};
@@ -70,10 +71,10 @@ pub(crate) async fn preflight(programs: &Programs, has_cgroups: bool, identity: 
 /// Whose numbers builds have.
 pub(crate) fn numbers(identity: Identity, is_root: bool) -> Finding {
     match identity {
-        Identity::Mapped { outer_first, count } if is_root => Finding::good(
-            "user numbers",
-            format!("builds have the numbers {outer_first} to {}", outer_first.saturating_add(count) - 1),
-        ),
+        Identity::Mapped { outer_first, count } if is_root => {
+            let last = outer_first.saturating_add(count).saturating_sub(1);
+            apart(&format!("builds have the numbers {outer_first} to {last}"), ids::met(outer_first, count))
+        }
         Identity::Mapped { .. } => Finding::bad(
             "user numbers",
             Standing::Blocks,
@@ -81,6 +82,19 @@ pub(crate) fn numbers(identity: Identity, is_root: bool) -> Finding {
             "run the node as root, or let it build as a single user",
         ),
         Identity::Single { .. } => Finding::good("user numbers", "builds have one number, owners are kept by fakeroot"),
+    }
+}
+
+/// Whether the numbers of builds are nobody else's: who has one of them can change what is built and signed here.
+fn apart(have: &str, met: Option<ids::Range>) -> Finding {
+    match met {
+        None => Finding::good("user numbers", format!("{have}, which nobody else has")),
+        Some(range) => Finding::bad(
+            "user numbers",
+            if range.is_given() { Standing::Blocks } else { Standing::Less },
+            format!("{have}, and somebody else has or may get some of them: {range}"),
+            "take that range out of there, or restart the node, which takes another one then if there is one",
+        ),
     }
 }
 
@@ -228,6 +242,14 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test makes its files")]
 
     use super::*;
+
+    #[test]
+    fn numbers_that_somebody_else_has_are_refused() {
+        let found = |is_given| apart("builds have some", Some(ids::Range::of("ada", is_given)));
+        assert_eq!((found(true).standing, found(false).standing), (Standing::Blocks, Standing::Less));
+        assert!(found(true).found.contains("ada") && !found(true).mend.is_empty());
+        assert_eq!(apart("builds have some", None).standing, Standing::Good);
+    }
 
     #[test]
     fn a_version_is_two_numbers_at_least() {

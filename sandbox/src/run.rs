@@ -11,7 +11,7 @@ use crate::programs::Programs;
 use crate::spawn::{Command, Group, Wiring};
 use crate::usage::Meter;
 use crate::view::{Entry, PolicyError, Text, View};
-use crate::{proc, seccomp, stage, watch};
+use crate::{ids, proc, seccomp, stage, watch};
 use command_fds::FdMapping;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::ffi::OsString;
@@ -57,6 +57,18 @@ pub enum SandboxError {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// A user of this machine has numbers of the range that the command would have: that user could change what it writes.
+    #[error(
+        "the user numbers {first} to {last} of builds are somebody else's too: {whose}; restart the node, it takes others then"
+    )]
+    Numbers {
+        /// The first of the range.
+        first: u32,
+        /// The last.
+        last: u32,
+        /// What of it somebody has, and who.
+        whose: String,
     },
     /// It was cancelled before the command started.
     #[error("cancelled before it started")]
@@ -219,6 +231,10 @@ impl Sandboxed {
             _ => return Err(self.ended_early().await),
         }
         if let Identity::Mapped { outer_first, count } = policy.identity {
+            if let Some(range) = ids::given(outer_first, count) {
+                let last = outer_first.saturating_add(count).saturating_sub(1);
+                return Err(SandboxError::Numbers { first: outer_first, last, whose: range.to_string() });
+            }
             for map in ["uid_map", "gid_map"] {
                 let path = format!("/proc/{}/{map}", self.leader());
                 put(Path::new(&path), &format!("0 {outer_first} {count}\n"))

@@ -2,7 +2,9 @@
 //!
 //! It is made here and not by a library because what a library makes kills every program of the machine's 32-bit form,
 //! which a multilib profile builds and runs, and does not look at the x32 form at all. All else is allowed: what the
-//! namespaces do not hold is what is refused here. Source: seccomp(2), `linux/filter.h`, the kernel's system call tables.
+//! namespaces do not hold is what is refused here. But for sockets: there are some forty families of them, few of which a
+//! network namespace holds, so that only those are allowed which builds have a use for and it does hold.
+//! Source: seccomp(2), `linux/filter.h`, `linux/net.h`, the kernel's system call tables.
 
 /// Kinds of machine that there is a table for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ impl Machine {
 const EPERM: u32 = 1;
 /// Answered where programs try the older call then: glibc for clone3, libuv for io_uring.
 const ENOSYS: u32 = 38;
+/// What a kernel without a family of sockets answers.
+const EAFNOSUPPORT: u32 = 97;
 
 /// A call that is always refused: its numbers on x86_64, i386 and the generic table, 0 where there is none.
 struct Refused(u32, u32, u32, u32);
@@ -121,6 +125,18 @@ const CLONE: Numbers = Numbers(56, 120, 220);
 const UNSHARE: Numbers = Numbers(272, 310, 97);
 const IOCTL: Numbers = Numbers(16, 54, 29);
 const PERSONALITY: Numbers = Numbers(135, 136, 92);
+const SOCKET: Numbers = Numbers(41, 359, 198);
+const SOCKETPAIR: Numbers = Numbers(53, 360, 199);
+/// The one call of i386 for everything about sockets, before Linux 4.3: which one it is stands in its first argument, the
+/// rest in memory, out of a filter's sight.
+const SOCKETCALL: u32 = 102;
+/// `SYS_SOCKET`; two ends of a pair that were made together lead nowhere, and their family is refused by the kernel
+/// unless it is `AF_UNIX` or one that the network namespace holds.
+const SOCKETCALL_SOCKET: u32 = 1;
+
+/// `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`: those that end at the network namespace. `AF_VSOCK` reaches the machine
+/// that this one runs on, and others the radio, the bus of a car, or the kernel's ciphers.
+const FAMILIES: [u32; 4] = [1, 2, 10, 16];
 
 struct Numbers(u32, u32, u32);
 
@@ -240,6 +256,22 @@ fn of_machine(machine: Machine) -> Vec<Instruction> {
         all.push(plain(RETURN, ERRNO | EPERM));
     }
     all.push(plain(RETURN, ALLOW));
+    for numbers in [SOCKET, SOCKETPAIR] {
+        all.push(unless(JUMP_EQUAL, numbers.on(machine), 10));
+        all.push(plain(LOAD, ARGUMENT[0]));
+        for family in FAMILIES {
+            all.push(unless(JUMP_EQUAL, family, 1));
+            all.push(plain(RETURN, ALLOW));
+        }
+        all.push(plain(RETURN, ERRNO | EAFNOSUPPORT));
+    }
+    if machine == Machine::I386 {
+        all.push(unless(JUMP_EQUAL, SOCKETCALL, 4));
+        all.push(plain(LOAD, ARGUMENT[0]));
+        all.push(unless(JUMP_EQUAL, SOCKETCALL_SOCKET, 1));
+        all.push(plain(RETURN, ERRNO | EAFNOSUPPORT));
+        all.push(plain(RETURN, ALLOW));
+    }
     all.push(unless(JUMP_EQUAL, PERSONALITY.on(machine), 14));
     all.push(plain(LOAD, ARGUMENT[0]));
     for personality in PERSONALITIES {
@@ -257,7 +289,16 @@ mod tests {
 
     /// What the kernel would answer: the filter's machine, as far as it is used here.
     fn answer(machine: u32, number: u32, arguments: [u32; 2]) -> u32 {
-        let all = instructions(&[Machine::X86_64, Machine::I386]);
+        let of_arm = [Machine::Generic64 { audit: AUDIT_AARCH64 }];
+        answer_of(
+            &instructions(if machine == AUDIT_AARCH64 { &of_arm } else { &[Machine::X86_64, Machine::I386] }),
+            machine,
+            number,
+            arguments,
+        )
+    }
+
+    fn answer_of(all: &[Instruction], machine: u32, number: u32, arguments: [u32; 2]) -> u32 {
         let (mut at, mut value) = (0, 0);
         loop {
             let step = all[at];
@@ -331,7 +372,27 @@ mod tests {
 
     #[test]
     fn a_program_of_another_machine_is_ended() {
-        assert_eq!(answer(AUDIT_AARCH64, 0, [0, 0]), KILL);
+        assert_eq!(answer(AUDIT_RISCV64, 0, [0, 0]), KILL);
+    }
+
+    /// A socket of the family `AF_VSOCK` went past the network namespace, to the machine that this one runs on.
+    #[test]
+    fn sockets_are_of_families_that_a_network_namespace_holds() {
+        let calls = [(AUDIT_X86_64, 41, 53), (AUDIT_I386, 359, 360), (AUDIT_AARCH64, 198, 199)];
+        for (machine, socket, pair) in calls {
+            for family in (0..=64).chain([u32::MAX, 1 << 16]) {
+                let expected = if [1, 2, 10, 16].contains(&family) { ALLOW } else { ERRNO | EAFNOSUPPORT };
+                for number in [socket, pair] {
+                    assert_eq!(answer(machine, number, [family, 1]), expected, "{machine:x} {number} {family}");
+                }
+            }
+            assert_eq!(answer(AUDIT_X86_64, X32 | 41, [1, 1]), ERRNO | ENOSYS);
+        }
+        for call in 0..32 {
+            let expected = if call == 1 { ERRNO | EAFNOSUPPORT } else { ALLOW };
+            assert_eq!(answer(AUDIT_I386, 102, [call, 0]), expected, "socketcall {call}");
+        }
+        assert_eq!(answer(AUDIT_X86_64, 102, [1, 0]), ALLOW, "getuid");
     }
 
     #[test]

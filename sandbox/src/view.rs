@@ -167,7 +167,8 @@ const NEVER: [&str; 18] = [
 ];
 
 /// The private places that every sandbox has, with their modes.
-const PRIVATE: [(&str, u32); 4] = [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777), ("/dev/shm", 0o1777)];
+pub(crate) const PRIVATE: [(&str, u32); 4] =
+    [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777), ("/dev/shm", 0o1777)];
 
 impl View {
     pub(crate) fn compose(policy: &Policy) -> Result<Self, PolicyError> {

@@ -3,6 +3,8 @@
 //! This is how memory, processes and disk are bounded in sum where there is no cgroup. The first process of the
 //! sandbox's process namespace is the ancestor of all others, also of those whose parents are gone.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
@@ -10,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tree::size::total;
 
 /// One look at all processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub(crate) fn descendants(ancestor: i32) -> Vec<i32> {
     let mut at = 0;
     while let Some(pid) = all.get(at).copied() {
         all.extend(children.remove(&pid).unwrap_or_default());
-        at += 1;
+        at = usize::saturating_add(at, 1);
     }
     all
 }
@@ -62,12 +65,13 @@ impl Sample {
         let mut ticks = 0;
         for pid in descendants(first) {
             let Some(stat) = Stat::read(pid) else { continue };
-            sample.tasks += stat.threads;
-            ticks += stat.ticks;
+            sample.tasks = sample.tasks.saturating_add(stat.threads);
+            ticks = total([ticks, stat.ticks]);
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            sample.memory_bytes += kilobytes(&status, &["RssAnon:", "RssShmem:"]) * 1024;
+            let kilobytes = kilobytes(&status, &["RssAnon:", "RssShmem:"]);
+            sample.memory_bytes = sample.memory_bytes.saturating_add(kilobytes.saturating_mul(1024));
         }
-        sample.cpu = Duration::from_millis(ticks.saturating_mul(1000) / tick);
+        sample.cpu = Duration::from_millis(ticks.saturating_mul(1000).checked_div(tick).unwrap_or(0));
         sample
     }
 }
@@ -78,7 +82,7 @@ fn kilobytes(text: &str, names: &[&str]) -> u64 {
         let rest = names.iter().find_map(|name| line.strip_prefix(name))?;
         rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()
     };
-    text.lines().filter_map(value).sum()
+    total(text.lines().filter_map(value))
 }
 
 /// The same with shared pages divided among those who share them: exact, and much slower to ask.
@@ -86,7 +90,7 @@ pub(crate) fn proportional_memory(first: i32) -> Option<u64> {
     let mut sum = 0;
     for pid in descendants(first) {
         let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
-        sum += kilobytes(&text, &["Pss_Anon:", "Pss_Shmem:"]) * 1024;
+        sum = total([sum, kilobytes(&text, &["Pss_Anon:", "Pss_Shmem:"]).saturating_mul(1024)]);
     }
     (sum > 0).then_some(sum)
 }
@@ -109,7 +113,7 @@ impl Stat {
         let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
         let parent = fields.get(1)?.parse().ok()?;
         // Own time and that of children that were waited for; those of a living child are its own to tell.
-        let ticks = [11, 12, 13, 14].into_iter().filter_map(number).sum();
+        let ticks = total([11, 12, 13, 14].into_iter().filter_map(number));
         Some(Self { parent, threads: number(17)?, ticks })
     }
 }
@@ -157,7 +161,7 @@ impl DiskMeter {
             return None;
         }
         if let Some(root) = self.roots.get(self.next_root) {
-            self.next_root += 1;
+            self.next_root = self.next_root.saturating_add(1);
             self.root = rustix::fs::open(root, DIRECTORY, Mode::empty()).ok();
             match &self.root {
                 Some(_) => self.queue.push_back(PathBuf::from(".")),
@@ -182,7 +186,7 @@ impl DiskMeter {
             if matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 continue;
             }
-            self.entries += 1;
+            self.entries = self.entries.saturating_add(1);
             if self.entries > ENTRIES_MAX {
                 return Ok(());
             }
@@ -192,7 +196,7 @@ impl DiskMeter {
             if about.st_nlink > 1 && !is_directory && !self.seen.insert((about.st_dev, about.st_ino)) {
                 continue;
             }
-            self.sum += u64::try_from(about.st_blocks).unwrap_or(0) * 512;
+            self.sum = self.sum.saturating_add(u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(512));
             if is_directory && self.queue.len() < WAITING_MAX {
                 self.queue.push_back(path.join(OsStr::from_bytes(name.to_bytes())));
             } else if is_directory {
@@ -205,10 +209,26 @@ impl DiskMeter {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Bytes that an ordinary user can still write to the file system of a path.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    let about = rustix::fs::statvfs(path).ok()?;
-    Some(about.f_bavail.saturating_mul(about.f_frsize))
+/// What the file system of a path has, and still has for an ordinary user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) free_bytes: u64,
+    /// Files that it can have in all; 0 where it does not count them.
+    pub(crate) files: u64,
+    pub(crate) free_files: u64,
+}
+
+impl Room {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let about = rustix::fs::statvfs(path).ok()?;
+        let free_bytes = about.f_bavail.saturating_mul(about.f_frsize);
+        Some(Self { free_bytes, files: about.f_files, free_files: about.f_favail })
+    }
+
+    /// Files that are there.
+    pub(crate) fn used_files(self) -> u64 {
+        self.files.saturating_sub(self.free_files)
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! Verified bytes. A [`Blob`] exists only for bytes whose digest was checked, and stays readable as long as somebody holds it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tree::digest::{Digest, Hasher, Sha512};
+use tree::moment::Moment;
 
 use crate::disk::{At as _, Disk as _, PathError, RealDisk};
 use crate::pin::PinGuard;
@@ -24,13 +26,13 @@ struct Opened {
     size: u64,
     file: File,
     path: PathBuf,
-    modified: Option<SystemTime>,
+    modified: Option<Moment>,
     _guard: PinGuard,
 }
 
 impl Blob {
     pub(crate) fn new(metadata: &Metadata, file: File, path: PathBuf, digest: Digest, guard: PinGuard) -> Self {
-        let (size, modified) = (metadata.len(), metadata.modified().ok());
+        let (size, modified) = (metadata.len(), metadata.modified().ok().and_then(Moment::of));
         Self { opened: Arc::new(Opened { digest, size, file, path, modified, _guard: guard }) }
     }
 
@@ -46,9 +48,10 @@ impl Blob {
         self.opened.size
     }
 
-    /// When its file was written, if the file system says so.
+    /// When its file was written, if the file system says so and it is a time that can be said elsewhere: an imported file
+    /// keeps its own, which may be any.
     #[must_use]
-    pub fn modified(&self) -> Option<SystemTime> {
+    pub fn modified(&self) -> Option<Moment> {
         self.opened.modified
     }
 

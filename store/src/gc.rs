@@ -8,6 +8,8 @@
 //! A crash after 1 leaves the note, by which the next open removes the file. When the disk is so full that the index cannot write,
 //! the files go first: a row without a file is forgotten when somebody asks for it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::mem;
@@ -17,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tree::digest::Digest;
+use tree::size::total;
 
 use crate::disk::{At as _, PathError};
 use crate::index::{Index, IndexError};
@@ -182,7 +185,7 @@ fn needed_bytes(inner: &Inner, target: GcTarget, report: &GcReport) -> Result<(u
     match target {
         GcTarget::Bytes(limit) => Ok((bytes.saturating_sub(limit), GcReason::Asked)),
         GcTarget::Budget => {
-            let partial_bytes: u64 = inner.partials().iter().map(|(_, partial)| partial.size).sum();
+            let partial_bytes = total(inner.partials().iter().map(|(_, partial)| partial.size));
             // What is only pretended to be gone is still there.
             let (held, mut free) = (bytes.saturating_add(partial_bytes), inner.free_bytes()?);
             let mut over = inner.options.size_max_bytes.map_or(0, |max| held.saturating_sub(max));

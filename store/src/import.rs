@@ -2,6 +2,8 @@
 //!
 //! What is hashed is always what is kept: our reflink, our copy, our link; never the source, which may change meanwhile.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};

@@ -9,6 +9,8 @@
 //! A crash before 3 leaves a partial; one after it leaves the note, by which the next open finds the file.
 //! Partials are not trusted: whoever takes one up hashes it first.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;

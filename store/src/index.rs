@@ -3,6 +3,8 @@
 //! The index, not the directory tree, says what is held. Every change takes the one write lock, so the counters never drift and a
 //! pin that was set is seen by the removal that follows.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};

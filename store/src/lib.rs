@@ -17,11 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use tree::digest::{Digest, Sha512};
+use tree::size::total;
 
 mod layout;
 
 mod disk;
 
+mod aside;
 mod atomic;
 
 mod clock;
@@ -331,7 +333,7 @@ impl Store {
             blobs: counters.blobs,
             bytes: counters.bytes,
             partials: u64::try_from(partials.len()).unwrap_or(u64::MAX),
-            partial_bytes: partials.iter().map(|(_, partial)| partial.size).sum(),
+            partial_bytes: total(partials.iter().map(|(_, partial)| partial.size)),
             pinned: counters.pinned,
             quarantined: u64::try_from(quarantined).unwrap_or(u64::MAX),
             disk_free_bytes: inner.disk.free_bytes(inner.layout.root()).unwrap_or_default(),

@@ -2,6 +2,8 @@
 //!
 //! The name is of the very file that the blob has open, not of whatever lies at its path by then.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};

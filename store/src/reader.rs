@@ -1,5 +1,7 @@
 //! Reading along with bytes that are still coming in.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;

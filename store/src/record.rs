@@ -3,6 +3,8 @@
 //! No derive writes these: what is on the disk changes only when somebody changes this file and raises a version. All records
 //! but the stamps are at version 1; a later version adds an arm to `decode`, and old records are still read.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use thiserror::Error;
 use tree::digest::{Digest, Sha512};
 

@@ -1,5 +1,7 @@
 //! Digests: BLAKE2B-512, by which everything is called, SHA-512 beside it, and one pass that makes both.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -32,15 +34,16 @@ fn parse_hex(text: &str) -> Result<[u8; DIGEST_BYTES], ParseDigestError> {
         return Err(ParseDigestError::Length { found: text.len() });
     }
     let value = |place: usize, digit: u8| match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        b'0'..=b'9' => Ok(digit & 15),
+        // The letters begin at 1 in the lower four bits.
+        b'a'..=b'f' | b'A'..=b'F' => Ok((digit & 15).saturating_add(9)),
         _ => Err(ParseDigestError::NotHex { place }),
     };
     let mut bytes = [0; DIGEST_BYTES];
     let (pairs, _) = text.as_chunks::<2>();
     for (place, (byte, [high, low])) in bytes.iter_mut().zip(pairs).enumerate() {
-        *byte = value(place * 2, *high)? << 4 | value(place * 2 + 1, *low)?;
+        let place = place.saturating_mul(2);
+        *byte = value(place, *high)? << 4 | value(place.saturating_add(1), *low)?;
     }
     Ok(bytes)
 }
@@ -100,7 +103,7 @@ macro_rules! digest_type {
 
 /// The lower-case digit of a number below 16.
 fn hex_digit(number: u8) -> u8 {
-    if number < 10 { b'0' + number } else { b'a' + number - 10 }
+    b"0123456789abcdef".get(usize::from(number)).copied().unwrap_or(b'?')
 }
 
 digest_type! {

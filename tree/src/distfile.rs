@@ -1,5 +1,7 @@
 //! A distfile: the name, size and digests that a Manifest gives for one source archive.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::fmt;
 
 use crate::digest::{Digest, Sha512};

@@ -3,6 +3,8 @@
 //! Everything comes from another machine or from a build, so everything is bounded, and a package that Portage would refuse
 //! is refused. Signatures are told of and not checked: Portage does that when it installs.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::io::{self, Read, Seek, SeekFrom};
 
 use thiserror::Error;
@@ -109,6 +111,9 @@ pub enum ReadGpkgError {
         /// What differs.
         what: &'static str,
     },
+    /// Looking into its programs takes too long.
+    #[error("its programs cost more to look into than those of any package do")]
+    Costly,
     /// A member of the metadata or of the image does not belong there.
     #[error("unexpected member {path:?} of {part}: {fault}")]
     Inner {
@@ -349,7 +354,7 @@ fn hash(name: &str, content: &mut impl Read, mut kept: Option<&mut Vec<u8>>) -> 
             break;
         }
         hasher.update(bytes);
-        size += bytes.len() as u64;
+        size = u64::saturating_add(size, bytes.len() as u64);
         if let Some(kept) = &mut kept {
             kept.extend_from_slice(bytes);
         }

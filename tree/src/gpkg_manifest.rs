@@ -1,5 +1,7 @@
 //! The Manifest inside a gpkg: one DATA line a member (GLEP 74, GLEP 78), in clear text or clear-text signed (RFC 9580).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use crate::digest::{Digest, Sha512};
 use crate::gpkg::ReadGpkgError;
 

@@ -1,5 +1,7 @@
 //! The metadata of a binary package: one value a key, as Portage keeps it of installed packages too.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::collections::BTreeMap;
 use std::io::Read;
 

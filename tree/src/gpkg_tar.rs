@@ -4,9 +4,13 @@
 //! files, numbers below zero, fields that one takes for a prefix and the other for times), the archive is refused: what is
 //! hashed here must be what is installed there.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::io::{self, Read};
 
 use thiserror::Error;
+
+use crate::gpkg_pax::Overrides;
 
 /// Bytes of a block of tar.
 const BLOCK_BYTES: u64 = 512;
@@ -72,18 +76,6 @@ pub(crate) struct TarMember {
     pub(crate) offset: u64,
 }
 
-/// What a long name or a pax header says of the member behind it.
-#[derive(Debug, Default)]
-struct Overrides {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    user: Option<Vec<u8>>,
-    group: Option<Vec<u8>>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    size: Option<u64>,
-}
-
 /// A tar archive being read. Reading from it gives the content of the member that `advance` gave last.
 pub(crate) struct TarStream<R> {
     source: R,
@@ -104,25 +96,24 @@ impl<R: Read> TarStream<R> {
         loop {
             self.skip_rest()?;
             let offset = self.offset;
-            let Some(block) = self.read_header()? else { return Ok(None) };
+            let wrong = |fault| ReadTarError::Header { offset, fault };
+            let Some(block) = self.read_header()? else {
+                return if overrides.is_pending {
+                    Err(wrong("a long name or pax header has no member behind it"))
+                } else {
+                    Ok(None)
+                };
+            };
             let header = tar::Header::from_byte_slice(&block);
-            let raw = RawHeader::parse(header).map_err(|fault| ReadTarError::Header { offset, fault })?;
+            let raw = RawHeader::parse(header).map_err(wrong)?;
             let kind = match raw.flag {
-                b'L' => {
-                    overrides.path = Some(self.read_long_name(offset, raw.size)?);
-                    continue;
-                }
-                b'K' => {
-                    overrides.link = Some(self.read_long_name(offset, raw.size)?);
-                    continue;
-                }
-                b'x' => {
-                    let records = self.read_long(offset, raw.size)?;
-                    overrides.take_pax(&records).map_err(|fault| ReadTarError::Header { offset, fault })?;
+                b'L' | b'K' | b'x' => {
+                    let said = self.read_long(offset, raw.size)?;
+                    overrides.take(raw.flag, &said).map_err(wrong)?;
                     continue;
                 }
                 // Before ustar a directory was a file whose name ends in a slash.
-                0 if raw.path.ends_with(b"/") => TarKind::Directory,
+                0 if raw.names_directory => TarKind::Directory,
                 0 | b'0' => TarKind::File,
                 b'1' => TarKind::HardLink,
                 b'2' => TarKind::SymbolicLink,
@@ -168,7 +159,8 @@ impl<R: Read> TarStream<R> {
             return Err(ReadTarError::Header { offset, fault: "the size is absurd" });
         }
         self.content = size;
-        self.padding = size.next_multiple_of(BLOCK_BYTES) - size;
+        // The size is bounded above, so that neither can be out of range.
+        self.padding = size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(size).saturating_sub(size);
         Ok(())
     }
 
@@ -179,12 +171,11 @@ impl<R: Read> TarStream<R> {
         self.set_content(offset, size)?;
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes).map_err(|source| ReadTarError::Read { offset, source })?;
+        // `tarfile` reads a long name and the records of a pax header on into what fills their last block.
+        if self.read_padding()?.iter().any(|byte| *byte != 0) {
+            return Err(ReadTarError::Header { offset, fault: "something stands behind a long name or pax header" });
+        }
         Ok(bytes)
-    }
-
-    fn read_long_name(&mut self, offset: u64, size: u64) -> Result<Vec<u8>, ReadTarError> {
-        let bytes = self.read_long(offset, size)?;
-        Ok(text_field(&bytes).to_vec())
     }
 
     /// A block that is not zero; None at the end.
@@ -203,7 +194,7 @@ impl<R: Read> TarStream<R> {
         if found < block.len() {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
-        self.offset += BLOCK_BYTES;
+        self.offset = self.offset.saturating_add(BLOCK_BYTES);
         Ok(Some(block))
     }
 
@@ -211,20 +202,25 @@ impl<R: Read> TarStream<R> {
         let offset = self.offset;
         let failed = |source| ReadTarError::Read { offset, source };
         io::copy(self, &mut io::sink()).map_err(failed)?;
-        let mut padding = [0; 512];
-        let length = usize::try_from(self.padding).unwrap_or(0);
-        let (padding, _) = padding.split_at_mut(length.min(512));
-        self.source.read_exact(padding).map_err(failed)?;
-        self.offset += self.padding;
-        self.padding = 0;
+        self.read_padding()?;
         Ok(())
+    }
+
+    /// What fills the last block of a content.
+    fn read_padding(&mut self) -> Result<Vec<u8>, ReadTarError> {
+        let offset = self.offset;
+        let mut padding = vec![0; usize::try_from(self.padding).unwrap_or(0)];
+        self.source.read_exact(&mut padding).map_err(|source| ReadTarError::Read { offset, source })?;
+        self.offset = self.offset.saturating_add(self.padding);
+        self.padding = 0;
+        Ok(padding)
     }
 }
 
 impl<R: Read> Read for TarStream<R> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let limit = usize::try_from(self.content).unwrap_or(usize::MAX).min(bytes.len());
-        let (bytes, _) = bytes.split_at_mut(limit);
+        let bytes = bytes.get_mut(..limit).unwrap_or_default();
         if bytes.is_empty() {
             return Ok(0);
         }
@@ -232,8 +228,8 @@ impl<R: Read> Read for TarStream<R> {
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.content -= read as u64;
-        self.offset += read as u64;
+        self.content = self.content.saturating_sub(read as u64);
+        self.offset = self.offset.saturating_add(read as u64);
         Ok(read)
     }
 }
@@ -243,7 +239,7 @@ fn read_up_to(source: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match source.read(rest) {
             Ok(0) => break,
-            Ok(read) => done += read,
+            Ok(read) => done = done.saturating_add(read),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -255,6 +251,8 @@ fn read_up_to(source: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
 struct RawHeader {
     flag: u8,
     path: Vec<u8>,
+    /// Whether the name's own field ends in a slash.
+    names_directory: bool,
     link: Vec<u8>,
     mode: u32,
     uid: u64,
@@ -270,9 +268,9 @@ impl RawHeader {
         let number = |field: &[u8], fault| number_field(field).ok_or(fault);
         let old = header.as_old();
         // The sum is made with its own field as spaces (POSIX, ustar).
-        let sum: u64 = header.as_bytes().iter().map(|byte| u64::from(*byte)).sum();
-        let own: u64 = old.cksum.iter().map(|byte| u64::from(*byte)).sum();
-        if number(&old.cksum, "its sum is no number")? != sum - own + 8 * u64::from(b' ') {
+        let sum = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, byte| sum.saturating_add(u64::from(*byte)));
+        let expected = sum(header.as_bytes()).saturating_sub(sum(&old.cksum)).saturating_add(sum(&[b' '; 8]));
+        if number(&old.cksum, "its sum is no number")? != expected {
             return Err("its sum is wrong");
         }
         let (prefix, user, group, major, minor) = if let Some(ustar) = header.as_ustar() {
@@ -287,16 +285,16 @@ impl RawHeader {
             return Err("it is neither ustar's nor GNU tar's");
         };
         let [flag] = old.linkflag;
-        let device = if matches!(flag, b'3' | b'4') {
-            (number(major, "a device number is none")?, number(minor, "a device number is none")?)
-        } else {
-            (0, 0)
-        };
+        // Looked at whatever the member is: what is no number ends the archive for `tarfile`, without a word.
+        let device = (number(major, "a device number is none")?, number(minor, "a device number is none")?);
+        let device = if matches!(flag, b'3' | b'4') { device } else { (0, 0) };
+        let _time = number(&old.mtime, "its time is no number")?;
         let name = text_field(&old.name);
         let mode = number(&old.mode, "its mode is no number")?;
         Ok(Self {
             flag,
             path: if prefix.is_empty() { name.to_vec() } else { [prefix, name].join(&b'/') },
+            names_directory: name.ends_with(b"/"),
             link: text_field(&old.linkname).to_vec(),
             mode: u32::try_from(mode).map_err(|_| "its mode is too large")?,
             uid: number(&old.uid, "its owner is no number")?,
@@ -309,52 +307,8 @@ impl RawHeader {
     }
 }
 
-impl Overrides {
-    /// Takes the records `LENGTH KEY=VALUE` of a pax header (POSIX.1-2001).
-    fn take_pax(&mut self, mut records: &[u8]) -> Result<(), &'static str> {
-        const FAULT: &str = "a pax header is broken";
-        while !records.is_empty() {
-            let space = records.iter().position(|byte| *byte == b' ').ok_or(FAULT)?;
-            let (digits, _) = records.split_at_checked(space).ok_or(FAULT)?;
-            let length = decimal(digits).and_then(|length| usize::try_from(length).ok()).ok_or(FAULT)?;
-            let (record, rest) = records.split_at_checked(length).ok_or(FAULT)?;
-            let record = record.get(space + 1..).and_then(|record| record.strip_suffix(b"\n")).ok_or(FAULT)?;
-            let equals = record.iter().position(|byte| *byte == b'=').ok_or(FAULT)?;
-            let (key, value) = record.split_at_checked(equals).ok_or(FAULT)?;
-            self.take_record(key, value.get(1..).ok_or(FAULT)?)?;
-            records = rest;
-        }
-        Ok(())
-    }
-
-    fn take_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        let text = |value: &[u8]| {
-            if value.contains(&0) { Err("a pax value has a zero byte") } else { Ok(Some(value.to_vec())) }
-        };
-        let number = |value: &[u8]| decimal(value).map(Some).ok_or("a pax number is none");
-        match key {
-            b"path" => self.path = text(value)?,
-            b"linkpath" => self.link = text(value)?,
-            b"uname" => self.user = text(value)?,
-            b"gname" => self.group = text(value)?,
-            b"uid" => self.uid = number(value)?,
-            b"gid" => self.gid = number(value)?,
-            b"size" => self.size = number(value)?,
-            b"mtime" | b"atime" | b"ctime" | b"comment" => {}
-            // Sparse files, other character sets, attributes: their content would read differently elsewhere.
-            _ => return Err("a pax header has a key that no binary package has"),
-        }
-        Ok(())
-    }
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    let digits = str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
-}
-
 /// The bytes before the first zero.
-fn text_field(field: &[u8]) -> &[u8] {
+pub(crate) fn text_field(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
@@ -364,7 +318,7 @@ fn number_field(field: &[u8]) -> Option<u64> {
         return digits.iter().try_fold(0_u64, |value, digit| Some(value.checked_mul(256)? | u64::from(*digit)));
     }
     text_field(field).trim_ascii().iter().try_fold(0_u64, |value, digit| match digit {
-        b'0'..=b'7' => Some(value.checked_mul(8)? | u64::from(digit - b'0')),
+        b'0'..=b'7' => Some(value.checked_mul(8)? | u64::from(digit & 7)),
         _ => None,
     })
 }

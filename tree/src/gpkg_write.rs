@@ -2,6 +2,8 @@
 //!
 //! Nothing of the outcome depends on the time or the machine but the signatures: the container's headers have no times.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::error::Error;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 

@@ -1,5 +1,7 @@
 //! Zstandard's frames (RFC 8878) as a stream of at most so many bytes.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};

@@ -7,23 +7,29 @@
 //! archive holds the content once, under whichever name came first in the directory; here the name that sorts first is the
 //! file, and each other one is a link to it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Seek};
+use std::ops::Bound;
 
 use crate::digest::{Digest, Hasher};
-use crate::elf::{self, ElfFile, Links};
-use crate::gpkg::{Gpkg, IMAGE_BYTES_MAX, ReadGpkgError, shown};
+use crate::gpkg::{Gpkg, IMAGE_BYTES_MAX, ReadGpkgError, Unpacked, shown};
 use crate::gpkg_tar::{TarKind, TarMember, TarStream};
 
 /// Entries of an image; the largest packages of ::gentoo have some two hundred thousand.
 pub const ENTRIES_MAX: usize = 1_000_000;
-/// Bytes of all paths and link targets together, which are held in memory.
-pub const PATHS_BYTES_MAX: usize = 256 << 20;
+/// Bytes of all paths, link targets and names of owners together, which are held in memory.
+pub const NAMES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of one path or link target: Linux' `PATH_MAX`.
 pub const PATH_BYTES_MAX: usize = 4096;
 
-const PART: &str = "the image";
+/// What is read of the file at once. Compressed zeros become a thousand times as much, and whoever reads through a file that
+/// can be stopped is to be stopped soon.
+const READ_BYTES: usize = 16 << 10;
+
+pub(crate) const PART: &str = "the image";
 
 /// What an entry is, and what only its kind has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,28 +162,15 @@ impl Image {
     /// Reads the image of a package. `file` is what the package was read from and has not changed since.
     ///
     /// # Errors
-    /// When the archive is broken, has a path that leaves the image or is there twice, or is larger than believed in.
+    /// When the archive is broken, has a path that leaves the image, is there twice or leads through something else than
+    /// directories, or is larger than believed in.
     pub fn read(file: impl Read + Seek, gpkg: &Gpkg) -> Result<Self, ReadGpkgError> {
-        Self::read_into(file, gpkg, Reading::default()).map(|(image, _)| image)
-    }
-
-    /// As [`Image::read`], and what its programs and libraries need and give. Holds the largest of them in memory, up to
-    /// [`crate::elf::FILE_BYTES_MAX`].
-    ///
-    /// # Errors
-    /// As [`Image::read`]; a broken program is none.
-    pub fn read_with_links(file: impl Read + Seek, gpkg: &Gpkg) -> Result<(Self, Links), ReadGpkgError> {
-        Self::read_into(file, gpkg, Reading { links: Some(Links::default()), ..Reading::default() })
-    }
-
-    fn read_into(file: impl Read + Seek, gpkg: &Gpkg, mut reading: Reading) -> Result<(Self, Links), ReadGpkgError> {
-        let archive = gpkg.image_archive(io::BufReader::with_capacity(1 << 17, file))?;
-        let mut archive = TarStream::new(archive);
+        let mut reading = Reading::default();
+        let mut archive = TarStream::new(archive(file, gpkg)?);
         while let Some(member) = archive.advance().map_err(|source| ReadGpkgError::Tar { part: PART, source })? {
             reading.take(&member, &mut archive)?;
         }
-        let links = reading.links.take().unwrap_or_default();
-        Ok((Self { entries: resolve_links(reading.entries) }, links))
+        reading.finish()
     }
 
     /// The entries in the order of their paths' bytes.
@@ -285,34 +278,22 @@ impl ImageEntry {
 #[derive(Default)]
 struct Reading {
     entries: BTreeMap<Vec<u8>, ImageEntry>,
-    paths_bytes: usize,
+    names_bytes: usize,
     content_bytes: u64,
-    /// Where they are asked for.
-    links: Option<Links>,
 }
 
 impl Reading {
     fn take<R: Read>(&mut self, member: &TarMember, content: &mut TarStream<R>) -> Result<(), ReadGpkgError> {
-        let wrong = |fault| ReadGpkgError::Inner { part: PART, path: shown(&member.path), fault };
+        let wrong = |fault| wrong(&member.path, fault);
         let path = below_image(&member.path).ok_or_else(|| wrong("it leaves the image"))?;
-        self.paths_bytes += path.len() + member.link.len();
+        self.hold(&[&path, &member.link, &member.user, &member.group]).map_err(wrong)?;
         self.content_bytes = self.content_bytes.saturating_add(member.size);
-        if self.entries.len() >= ENTRIES_MAX
-            || self.paths_bytes > PATHS_BYTES_MAX
-            || path.len() > PATH_BYTES_MAX
-            || member.link.len() > PATH_BYTES_MAX
-            || self.content_bytes > IMAGE_BYTES_MAX
-        {
-            return Err(wrong("there is more than is believed in"));
+        if self.entries.len() >= ENTRIES_MAX || self.content_bytes > IMAGE_BYTES_MAX {
+            return Err(wrong(TOO_MUCH));
         }
         let kind = match member.kind {
             TarKind::File => {
-                let mut program = Program::of(member, self.links.is_some());
-                let hashed = hash(content, |bytes| program.take(bytes));
-                let (size, content) = hashed.map_err(|source| ReadGpkgError::Read { source })?;
-                if let (Some(links), Some(file)) = (&mut self.links, program.read()) {
-                    links.add(&String::from_utf8_lossy(&path), &file);
-                }
+                let (size, content) = hash(content).map_err(|source| ReadGpkgError::Read { source })?;
                 ImageKind::File { size, content }
             }
             TarKind::HardLink => {
@@ -339,36 +320,80 @@ impl Reading {
         }
         Ok(())
     }
-}
 
-/// The bytes of a file, as far as it can be a program that is looked into.
-struct Program {
-    bytes: Vec<u8>,
-    wanted: bool,
-}
-
-impl Program {
-    fn of(member: &TarMember, wanted: bool) -> Self {
-        Self { bytes: Vec::new(), wanted: wanted && member.size <= elf::FILE_BYTES_MAX }
+    /// Names that are held from now on.
+    fn hold(&mut self, names: &[&[u8]]) -> Result<(), &'static str> {
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        let all = names.iter().fold(self.names_bytes, |sum, name| sum.saturating_add(name.len()));
+        self.names_bytes = all;
+        if longest > PATH_BYTES_MAX || all > NAMES_BYTES_MAX { Err(TOO_MUCH) } else { Ok(()) }
     }
 
-    /// The first bytes tell whether the others are wanted.
-    fn take(&mut self, bytes: &[u8]) {
-        self.wanted = self.wanted && (!self.bytes.is_empty() || bytes.starts_with(&elf::MAGIC));
-        if self.wanted {
-            self.bytes.extend_from_slice(bytes);
+    fn finish(mut self) -> Result<Image, ReadGpkgError> {
+        self.resolve_links()?;
+        // What is installed through a link or below a file is not what stands here.
+        if self.entries.get(&b""[..]).is_some_and(|top| top.kind != ImageKind::Directory) {
+            return Err(wrong(b"", "it is no directory"));
         }
+        for (path, entry) in &self.entries {
+            let inside = [path.as_slice(), b"/"].concat();
+            let below = (Bound::Included(inside.as_slice()), Bound::Unbounded);
+            if entry.kind != ImageKind::Directory
+                && let Some((below, _)) = self.entries.range::<[u8], _>(below).next()
+                && below.starts_with(&inside)
+            {
+                return Err(wrong(below, "it lies below something that is no directory"));
+            }
+        }
+        Ok(Image { entries: self.entries })
     }
 
-    fn read(&self) -> Option<ElfFile> {
-        if self.wanted { ElfFile::read(self.bytes.as_slice()) } else { None }
+    /// Makes the name that sorts first the file and the others links to it, whatever order the archive has.
+    fn resolve_links(&mut self) -> Result<(), ReadGpkgError> {
+        let mut names: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+        for (path, entry) in &self.entries {
+            if let ImageKind::HardLink { target } = &entry.kind {
+                names.entry(target.clone()).or_default().push(path.clone());
+            }
+        }
+        for (file, links) in names {
+            let first = links.iter().chain([&file]).min().unwrap_or(&file).clone();
+            let Some(content) = self.entries.get(&file).cloned() else { continue };
+            for name in links.iter().chain([&file]) {
+                // The names of the file and its owner are held once more for each link.
+                let held = self.hold(&[&first, &content.owner.user, &content.owner.group]);
+                held.map_err(|fault| wrong(name, fault))?;
+                if let Some(entry) = self.entries.get_mut(name) {
+                    // One file has one mode and one owner: those of its header, whatever the links' headers say.
+                    *entry = content.clone();
+                    if *name != first {
+                        entry.kind = ImageKind::HardLink { target: first.clone() };
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-fn hash(content: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result<(u64, Digest)> {
+/// The archive, unpacked as it is read.
+pub(crate) fn archive<R: Read + Seek>(
+    file: R,
+    gpkg: &Gpkg,
+) -> Result<Unpacked<io::Take<io::BufReader<R>>>, ReadGpkgError> {
+    gpkg.image_archive(io::BufReader::with_capacity(READ_BYTES, file))
+}
+
+fn wrong(path: &[u8], fault: &'static str) -> ReadGpkgError {
+    ReadGpkgError::Inner { part: PART, path: shown(path), fault }
+}
+
+const TOO_MUCH: &str = "there is more than is believed in";
+
+fn hash(content: &mut impl Read) -> io::Result<(u64, Digest)> {
     let mut hasher = Hasher::new(false);
     let mut buffer = vec![0; 1 << 16];
-    let mut size = 0;
+    let mut size = 0_u64;
     loop {
         let read = content.read(&mut buffer)?;
         let bytes = buffer.get(..read).unwrap_or_default();
@@ -376,41 +401,16 @@ fn hash(content: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result<(u64
             return Ok((size, hasher.finish().0));
         }
         hasher.update(bytes);
-        seen(bytes);
-        size += bytes.len() as u64;
+        size = size.saturating_add(bytes.len() as u64);
     }
 }
 
 /// A path of the archive without `image/`, doubled slashes and dots; None where it is not below the image.
-fn below_image(path: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn below_image(path: &[u8]) -> Option<Vec<u8>> {
     let mut parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     let inside = !path.starts_with(b"/") && parts.next() == Some(b"image") && !path.contains(&0);
     let parts: Vec<&[u8]> = parts.collect();
     (inside && !parts.contains(&&b".."[..])).then(|| parts.join(&b'/'))
-}
-
-/// Makes the name that sorts first the file and the others links to it, whatever order the archive has.
-fn resolve_links(mut entries: BTreeMap<Vec<u8>, ImageEntry>) -> BTreeMap<Vec<u8>, ImageEntry> {
-    let mut names: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-    for (path, entry) in &entries {
-        if let ImageKind::HardLink { target } = &entry.kind {
-            names.entry(target.clone()).or_default().push(path.clone());
-        }
-    }
-    for (file, links) in names {
-        let first = links.iter().chain([&file]).min().unwrap_or(&file).clone();
-        let Some(content) = entries.get(&file).cloned() else { continue };
-        for name in links.iter().chain([&file]) {
-            if let Some(entry) = entries.get_mut(name) {
-                // One file has one mode and one owner: those of its header, whatever the links' headers say.
-                *entry = content.clone();
-                if *name != first {
-                    entry.kind = ImageKind::HardLink { target: first.clone() };
-                }
-            }
-        }
-    }
-    entries
 }
 
 #[cfg(test)]
@@ -504,19 +504,36 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_an_image_are_looked_into_when_that_is_asked_for() {
-        let own = std::fs::read("/proc/self/exe").unwrap();
-        let mut archive = tar::Builder::new(Vec::new());
-        for (path, bytes) in [("image/usr/bin/test", own.as_slice()), ("image/usr/share/text", b"\x7fELF no program")] {
-            let mut header = header(path, FILE, bytes.len());
-            header.set_cksum();
-            archive.append(&header, bytes).unwrap();
+    fn nothing_lies_below_what_is_no_directory() {
+        for (kind, target) in [(FILE, "x"), (SOFT, "/etc"), (LINK, "image/f"), (EntryType::Fifo, "")] {
+            let members =
+                [("image/f", FILE, "f"), ("image/a", kind, target), ("image/a-b", FILE, ""), ("image/a/b", FILE, "y")];
+            let told = fault(&members);
+            assert!(told.contains("\"a/b\"") && told.contains("no directory"), "{kind:?}: {told}");
+            assert!(of(archive(&members[..3])).is_ok(), "{kind:?}");
         }
-        let bytes = Made { image: archive.into_inner().unwrap(), ..Made::default() }.bytes();
-        let gpkg = Gpkg::read(Cursor::new(&bytes)).unwrap();
-        let (image, links) = Image::read_with_links(Cursor::new(&bytes), &gpkg).unwrap();
-        assert!(links.needs.keys().any(|so| so.name.starts_with("libc.")), "{links:?}");
-        assert_eq!(image, Image::read(Cursor::new(&bytes), &gpkg).unwrap());
+        assert!(of(archive(&[("image/a/b", FILE, "y"), ("image/a", DIRECTORY, "")])).is_ok());
+        for (kind, target) in [(FILE, "x"), (SOFT, "/etc")] {
+            assert!(fault(&[("image", kind, target)]).contains("no directory"), "the image itself");
+        }
+    }
+
+    /// A million links to one file whose name that sorts first is long: the archive is small, what is held is not.
+    #[test]
+    fn what_links_hold_is_counted_for_each_of_them() {
+        let long = format!("a{}", "x".repeat(PATH_BYTES_MAX - 1)).into_bytes();
+        let file = ImageKind::File { size: 1, content: Digest::of(b"1") };
+        let owner = ImageOwner { uid: 0, gid: 0, user: Vec::new(), group: Vec::new() };
+        let entry = |kind| ImageEntry { kind, mode: 0o644, owner: owner.clone() };
+        let mut reading = Reading::default();
+        reading.entries.insert(b"b".to_vec(), entry(file));
+        let link = || entry(ImageKind::HardLink { target: b"b".to_vec() });
+        reading.entries.insert(long, link());
+        // All but the last MiB is held by others.
+        reading.names_bytes = NAMES_BYTES_MAX - (1 << 20);
+        reading.entries.extend((0..300).map(|number| (format!("z{number}").into_bytes(), link())));
+        let told = reading.finish().unwrap_err().to_string();
+        assert!(told.contains("more than is believed in"), "{told}");
     }
 
     #[test]

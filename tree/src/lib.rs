@@ -7,6 +7,10 @@ pub mod digest;
 
 pub mod cid;
 
+pub mod size;
+
+pub mod moment;
+
 pub mod name;
 
 pub mod version;
@@ -51,6 +55,8 @@ pub mod gpkg;
 
 pub mod gpkg_write;
 
+pub mod budget;
+
 pub mod image;
 
 pub mod packages;
@@ -59,16 +65,21 @@ pub mod cpu;
 
 pub mod elf;
 
+pub mod elf_links;
+
 mod confine;
 mod cpu_table;
 mod custom_mirrors;
 mod depstring;
+#[cfg(test)]
+mod elf_made;
 mod expand;
 mod getconfig;
 #[cfg(test)]
 mod gpkg_made;
 mod gpkg_manifest;
 mod gpkg_metadata;
+mod gpkg_pax;
 mod gpkg_tar;
 mod gpkg_zstd;
 mod ini;

@@ -1,5 +1,7 @@
 //! Manifest files (GLEP 74): the DIST lines, which name distfiles by size and digest.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::collections::BTreeMap;
 
 use thiserror::Error;
@@ -7,6 +9,7 @@ use thiserror::Error;
 use crate::digest::ParseDigestError;
 use crate::distfile::Distfile;
 use crate::name::ParseNameError;
+use crate::size::{SIZE_MAX, believed};
 
 /// Bytes of a Manifest that are read; the largest in ::gentoo has about 2 MB.
 pub const MANIFEST_BYTES_MAX: usize = 32 << 20;
@@ -17,7 +20,7 @@ pub const DISTFILES_MAX: usize = 65_536;
 /// Skipped lines that are told of; further ones are dropped silently.
 pub const SKIPPED_MAX: usize = 64;
 /// The largest distfile believed in: 1 TiB.
-pub const DISTFILE_BYTES_MAX: u64 = 1 << 40;
+pub const DISTFILE_BYTES_MAX: u64 = SIZE_MAX;
 
 /// Why a DIST line is not used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -93,7 +96,7 @@ impl Manifest {
         let armoured = armour_lines(body);
         let mut last = 0;
         for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
-            last = index + 1;
+            last = index.saturating_add(1);
             let signed = armoured.is_none_or(|(first, end)| index > first && index < end);
             if signed && !reading.take(last, line.strip_suffix(b"\r").unwrap_or(line)) {
                 break;
@@ -192,7 +195,7 @@ fn parse_size(text: &str) -> Result<u64, SkipReason> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    text.parse().ok().filter(|size| *size <= DISTFILE_BYTES_MAX).ok_or_else(wrong)
+    text.parse().ok().and_then(believed).ok_or_else(wrong)
 }
 
 #[cfg(test)]

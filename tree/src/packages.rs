@@ -4,6 +4,8 @@
 //! Keys that would let an index lead Portage elsewhere (`BASE_URI`, `FETCHCOMMAND`, `RESUMECOMMAND`, `PKGINDEX_URI`) are
 //! unknown here: they are neither read nor written.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -112,7 +112,7 @@ pub(crate) fn adds_up(weather: &Value) {
         let count = all.iter().filter(|one| one["state"] == state).count();
         assert_eq!(totals[state], count, "{state}: {weather}");
     }
-    let sum = |key: &str| all.iter().filter_map(|one| one[key].as_u64()).sum::<u64>();
+    let sum = |key: &str| all.iter().filter_map(|one| one[key].as_u64()).fold(0, u64::saturating_add);
     assert_eq!(totals["bytes"], sum("bytes"), "{weather}");
     assert_eq!(totals["build_s"], sum("build_s"), "{weather}");
     let to_build = |one: &&Value| one["state"] == "build" || one["state"] == "offload";

@@ -163,7 +163,7 @@ fn on_disk(dir: &std::path::Path) -> u64 {
             _ => 0,
         }
     };
-    entries.map(size).sum()
+    entries.map(size).fold(0, u64::saturating_add)
 }
 
 #[test]

@@ -85,7 +85,12 @@ fn a_fetch_restricted_file_imported_at_one_machine_of_a_group_serves_the_others_
     // It is told of the free file alone; the member, which it may have met, has none such.
     let told = || -> u64 {
         let peers = stranger.json(&["peers"]);
-        peers["peers"].as_array().unwrap().iter().filter_map(|peer| peer["holdings"].as_u64()).sum()
+        peers["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|peer| peer["holdings"].as_u64())
+            .fold(0, u64::saturating_add)
     };
     wait::until("the founder to tell what it holds", || (told() > 0).then_some(()));
     assert_eq!(told(), 1);

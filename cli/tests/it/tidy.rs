@@ -89,6 +89,8 @@ const LAWFUL_SITES: &[&str] = &[
     "cli/src/deliver.rs",
     "cli/src/main.rs",
     "daemon/src/blocking.rs",
+    "daemon/src/http/date.rs",
+    "daemon/src/panics.rs",
     "daemon/src/tasks.rs",
     "sandbox/examples/start.rs",
     "sandbox/src/spawn.rs",

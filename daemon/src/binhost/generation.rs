@@ -1,11 +1,13 @@
 //! One state of the binhost's index: text, compressed text and time, made at once and never changed.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use bytes::Bytes;
 use flate2::{Compression, GzBuilder};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tree::digest::Digest;
+use tree::moment::Moment;
 use tree::packages::PackagesIndex;
 
 /// An index as it is served.
@@ -32,8 +34,8 @@ impl Generation {
 
     /// When it came to be.
     #[must_use]
-    pub fn modified(&self) -> SystemTime {
-        UNIX_EPOCH.checked_add(Duration::from_secs(self.timestamp)).unwrap_or(UNIX_EPOCH)
+    pub fn modified(&self) -> Moment {
+        Moment::of_seconds(self.timestamp).unwrap_or(Moment::EPOCH)
     }
 
     pub(super) fn digest(&self) -> Digest {

@@ -1,5 +1,7 @@
 //! What is known of one binary package of this node: a row of the store's table, in DAG-CBOR.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::owner::Owner;
 use super::path::path_of;
 use crate::statement::peer_id;
@@ -83,8 +85,8 @@ impl Demands {
         let text = |name: &str| value(name).filter(|text| !text.is_empty());
         let short = |text: String| if text.len() > FLAGS_BYTES_MAX { "-march=too-long".to_owned() } else { text };
         let flags = COMPILED_WITH.iter().filter_map(|name| Some(((*name).to_owned(), short(text(name)?)))).collect();
-        let count = links.needs.len() + links.gives.len();
-        if links.bytes() + 16 * count > LINKS_BYTES_MAX {
+        let count = links.needs.len().saturating_add(links.gives.len());
+        if links.bytes().saturating_add(count.saturating_mul(16)) > LINKS_BYTES_MAX {
             return Self { flags, links: Links::default() };
         }
         Self { flags, links }
@@ -131,7 +133,7 @@ pub struct Sums {
 impl Sums {
     /// The next bytes of the file.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.size += bytes.len() as u64;
+        self.size = self.size.saturating_add(bytes.len() as u64);
         self.md5.update(bytes);
         self.sha1.update(bytes);
     }

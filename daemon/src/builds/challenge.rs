@@ -9,6 +9,7 @@ use super::{with_causes, work};
 use crate::api_builds::{ChallengeLine, ClaimView, FileDifference, JobState, Verdict};
 use crate::blocking;
 use crate::domain::{Domain, held};
+use crate::panics;
 use crate::stats::now_s;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -105,7 +106,9 @@ async fn rebuild(
     };
     let image = tokio::select! {
         biased;
-        image = work::rebuild_image(domain, plan, planned, &entry) => image,
+        image = panics::caught(work::rebuild_image(domain, plan, planned, &entry)) => {
+            image.unwrap_or_else(|panicked| Err(panicked.into()))
+        }
         () = telling => return Err(("the client left".to_owned(), None)),
     };
     let job = entry.id();

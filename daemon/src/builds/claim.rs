@@ -6,6 +6,8 @@
 //! Distfiles need none: a Manifest names their bytes. A claim proves who said it and nothing more; whether that counts
 //! is [`super::trust`]'s question. FORMATS.md has the bytes.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use crate::sizes::SaidSize;
 use crate::statement::{Kind, ReadStatementError};
 use crate::swarm::{Identity, PeerId};

@@ -7,7 +7,6 @@
 
 use super::domain_file::{DomainFile, Environments};
 use super::record::DomainRecord;
-use crate::sizes::total;
 use crate::swarm::PeerId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -18,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tree::digest::Digest;
+use tree::size::total;
 
 const DIRECTORY_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;

@@ -151,6 +151,7 @@ impl Inside {
             pids: build.processes_max,
             time: Duration::from_secs(build.time_max_s),
             disk_bytes: build.disk_max.0,
+            files: sandbox::limits::files_of(build.disk_max.0),
             file_bytes: build.disk_max.0,
             ..Limits::default()
         };

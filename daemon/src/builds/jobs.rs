@@ -3,6 +3,7 @@
 //! A job's row is written when its state changes; its phase and its log are only watched. What was not ended when the
 //! daemon stopped waits again, and is begun again from its atom ([`super::resume`]): the tree may have changed meanwhile.
 
+use super::stop::Stop;
 use crate::api_builds::{Job, JobState};
 use crate::stats::now_s;
 use crate::swarm::PeerId;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::{IndexError, RowError, RowTable, Store};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tree::digest::Digest;
 
 /// Jobs that ended and are still told of; the oldest go first, with their logs.
@@ -146,6 +148,11 @@ impl Entry {
     #[must_use]
     pub fn cancelled(&self) -> watch::Receiver<bool> {
         self.cancel.subscribe()
+    }
+
+    /// For blocking work of it: set once the user no longer wants it, or the daemon stops.
+    pub(crate) fn stop(&self, stopping: &CancellationToken) -> Stop {
+        Stop::when(self.cancelled(), stopping)
     }
 
     /// Waits for its end.

@@ -12,15 +12,16 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use sandbox::{Cancel, End, Limit, LogFile, LogLine, LogSink, Outcome, Phase, Policy, Sandbox, SandboxError};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Permissions, set_permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Blob, LinkError};
 use tokio::sync::mpsc;
 use tree::packages::{PackageEntry, PackagesIndex};
+use tree::size::total;
 
 const EMERGE: &str = script!("emerge.py");
 const OWNERS: &str = include_str!("owners.bashrc");
@@ -32,7 +33,8 @@ const OUT_ENTRIES_MAX: usize = 64;
 pub(super) const LOG: &str = "log";
 pub(super) const RECIPE: &str = "recipe";
 pub(super) const DEPENDENCIES_LOG: &str = "dependencies.log";
-/// Mode of the directories of a job.
+/// Mode of the directory of a job, and of those in it, which builds enter.
+pub(super) const JOB_MODE: u32 = 0o700;
 const DIRECTORY_MODE: u32 = 0o755;
 /// Bytes of a log that are kept; chromium's has some 30 MB.
 pub(super) const LOG_BYTES_MAX: u64 = 64 << 20;
@@ -194,9 +196,9 @@ impl LocalBuild<'_> {
         let (store, files, path) = (self.domain.store.clone(), self.planned.distfiles.clone(), self.dir.to_owned());
         let keeps = self.domain.config.store_free_min.0;
         blocking::run(move || {
-            let all = files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
             let away = files.iter().filter(|file| !store.contains(&file.digest));
-            let needs = away.fold(all, |sum, file| sum.saturating_add(file.size));
+            // Those to be fetched, and all of them unpacked.
+            let needs = total(files.iter().chain(away).map(|file| file.size));
             let stat = rustix::fs::statvfs(&path);
             let stat = stat.map_err(|error| BuildError::Path { path: path.clone(), source: error.into() })?;
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -322,9 +324,12 @@ pub(super) fn rooms(top: &Path, inside: &Inside) -> Result<Rooms, BuildError> {
     let identity = inside.identity();
     let (user, group) = identity.start();
     let failed = |name: &str, source| BuildError::Path { path: top.join(name), source };
+    DirBuilder::new().recursive(true).mode(JOB_MODE).create(top).map_err(|source| failed("", source))?;
     let dir = |name: &str| {
         let path = top.join(name);
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path);
+        // The umask may have taken bits away.
+        let made = made.and_then(|()| set_permissions(&path, Permissions::from_mode(DIRECTORY_MODE)));
         made.map(|()| path).map_err(|source| failed(name, source))
     };
     let given = |path: PathBuf| {

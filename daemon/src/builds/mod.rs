@@ -27,6 +27,8 @@ pub mod reach;
 pub mod recipe;
 mod record;
 mod resume;
+mod settle;
+mod stop;
 pub mod substitute;
 mod trial;
 pub mod trust;
@@ -40,7 +42,6 @@ use crate::config::Config;
 use crate::config_build::OnMiss;
 use crate::domain::Domain;
 use crate::portage;
-use crate::sizes::total;
 use crate::swarm::{Identity, PeerId};
 use futures::StreamExt as _;
 use inside::Inside;
@@ -60,7 +61,12 @@ use store::{IndexError, Store};
 use substitute::Caught;
 use tokio::sync::Semaphore;
 use tree::digest::Digest;
+use tree::size::total;
 use trust::Trust;
+
+/// Folders of the data directory in which builds work, here and for other machines. What is in them belongs to the user numbers
+/// of builds, and nobody but the node enters them: builds are shown what is in them by mounts of their own.
+pub(crate) const PRIVATE_FOLDERS: [&str; 2] = ["jobs", "domains"];
 
 /// Packages whose claims are looked for side by side.
 const LOOK_WIDTH: usize = 8;

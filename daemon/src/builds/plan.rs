@@ -3,6 +3,8 @@
 //! The resolver reads the configuration and sources what has no md5-cache, which is code of an ebuild: so it runs with
 //! the same walls as a build, without anything it could write to.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::capture::Captured;
 use super::domain_names::script;
 use super::foreign::Foreign;
@@ -341,7 +343,7 @@ pub fn changed_since(inputs: &[PathBuf], begun: SystemTime) -> Option<PathBuf> {
     let mut ahead: Vec<PathBuf> = inputs.to_vec();
     let mut looked = 0;
     while let Some(path) = ahead.pop() {
-        looked += 1;
+        looked = usize::saturating_add(looked, 1);
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { return Some(path) };
         // Seconds: what changed in the very second of the plan counts as changed before, as nothing finer is sure.
         if u64::try_from(metadata.ctime()).is_ok_and(|changed| changed > begun) || looked > INPUTS_MAX {

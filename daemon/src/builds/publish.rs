@@ -3,8 +3,11 @@
 //!
 //! The signed file never lies anywhere but in the store: it is written there as it is made, and named when it is whole.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::claim::{Claim, SignedClaim};
 use super::plan::Planned;
+use super::stop::Stop;
 use super::substitute::{Substitute, claim_key, fits, full_slot};
 use crate::binhost::{BinhostError, BinpkgRow, Demands, Origin, Owner, Sums};
 use crate::domain::Domain;
@@ -14,9 +17,10 @@ use crate::swarm::{Identity, PeerId};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use store::{AppendError, Blob, FinishError, Incoming, IncomingError, RowChange, RowTable};
+use store::{AppendError, Blob, FinishError, Incoming, IncomingError, RowChange, RowTable, Store};
 use tree::digest::Digest;
 use tree::elf::Links;
+use tree::elf_links::read_links;
 use tree::gpkg::{Gpkg, ReadGpkgError};
 use tree::gpkg_write::{self, RewriteGpkgError};
 use tree::image::Image;
@@ -60,20 +64,23 @@ pub enum PublishError {
     Binhost(#[from] BinhostError),
 }
 
-/// Signs, keeps, lists and claims what was built here. Blocking; a large package takes as long as it takes to read it
-/// thrice: to check it, to see what it installs, to sign it.
+/// Signs, keeps, lists and claims what was built here. Blocking; a large package takes as long as it takes to read it four
+/// times: to check it, to see what it installs, to look into its programs, to sign it. Ends in an error soon after it is
+/// stopped; nothing is listed then.
 pub(super) fn built(
     domain: &Domain,
     identity: &Identity,
     planned: &Planned,
     path: &Path,
     owner: Owner,
+    stop: &Stop,
 ) -> Result<BinpkgRow, PublishError> {
-    let mut file = open(path)?;
+    let mut file = stop.through(open(path)?);
     let gpkg = Gpkg::read(&mut file)?;
     fits(&gpkg, planned).map_err(PublishError::Other)?;
     let fingerprint = planned.recipe.fingerprint();
-    let (image, links) = Image::read_with_links(&mut file, &gpkg)?;
+    let image = Image::read(&mut file, &gpkg)?;
+    let links = links(&domain.store, &mut file, &gpkg)?;
     let signed = signed(domain, &mut file, &gpkg, &fingerprint, owner)?;
     let demands = demands(planned, links);
     let row = BinpkgRow::describe(signed, &gpkg, image.digest(), fingerprint, Origin::Built, demands)?;
@@ -84,8 +91,8 @@ pub(super) fn built(
 }
 
 /// The image of a package that was built to be compared, not to be published. Blocking.
-pub(super) fn image_of(path: &Path, planned: &Planned) -> Result<Image, PublishError> {
-    let mut file = open(path)?;
+pub(super) fn image_of(path: &Path, planned: &Planned, stop: &Stop) -> Result<Image, PublishError> {
+    let mut file = stop.through(open(path)?);
     let gpkg = Gpkg::read(&mut file)?;
     fits(&gpkg, planned).map_err(PublishError::Other)?;
     Ok(Image::read(&mut file, &gpkg)?)
@@ -98,9 +105,10 @@ pub(super) fn substituted(
     planned: &Planned,
     found: &Substitute,
     owner: Owner,
+    stop: &Stop,
 ) -> Result<BinpkgRow, PublishError> {
     let fingerprint = planned.recipe.fingerprint();
-    let signed = signed(domain, seekable(&found.blob), &found.gpkg, &fingerprint, owner)?;
+    let signed = signed(domain, stop.through(seekable(&found.blob)), &found.gpkg, &fingerprint, owner)?;
     let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
     // What it installs was compared with the claim when it came.
     let demands = demands(planned, found.links.clone());
@@ -108,6 +116,14 @@ pub(super) fn substituted(
     let row = BinpkgRow { owner, ..row };
     let is_for_all = planned.may_share && !row.is_guest() && found.claim.client.is_none();
     list(domain, row, is_for_all.then(|| found.claim.clone()))
+}
+
+/// What the programs of a package need and give; those that are too large for memory lie beside the store meanwhile. Blocking.
+///
+/// # Errors
+/// When the package is broken, or its programs cost more to look into than those of any package.
+pub(crate) fn links(store: &Store, file: impl Read + Seek, gpkg: &Gpkg) -> Result<Links, ReadGpkgError> {
+    read_links(file, gpkg, || store.aside().map_err(|error| io::Error::new(error.source.kind(), error)))
 }
 
 /// The recipe says what `native` was.

@@ -6,13 +6,14 @@
 
 use super::domain_file::{DomainFile, Environments, is_plain};
 use super::domain_names::{assignment, is_value, line, may_be_foreign};
-use crate::sizes::{SaidSize, total};
+use crate::sizes::SaidSize;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tree::digest::Digest;
 use tree::name::RepoName;
+use tree::size::total;
 
 /// The longest encoding: ten thousand files with long names.
 pub(super) const RECORD_BYTES_MAX: u64 = 4 << 20;

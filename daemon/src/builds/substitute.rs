@@ -5,9 +5,13 @@
 //! are never stored, and who sent them is blamed by the fetcher; a trusted builder whose package is not what its own claim
 //! or the recipe says is believed no more until the daemon starts again, and the package is built here.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::claim::{CLAIM_BYTES_MAX, SignedClaim};
 use super::jobs::Entry;
 use super::plan::Planned;
+use super::publish::{self, seekable};
+use super::stop::Stop;
 use super::trust::Trust;
 use crate::binhost::Owner;
 use crate::blocking;
@@ -133,7 +137,8 @@ pub async fn claims(domain: &Arc<Domain>, trusted: &[PeerId], fingerprint: &Dige
 pub(super) fn counting(all: &[SignedClaim], planned: &Planned, trust: &Trust, caught: &Caught) -> Vec<SignedClaim> {
     let mut agreeing: BTreeMap<Digest, usize> = BTreeMap::new();
     for claim in all {
-        *agreeing.entry(claim.claim.image).or_default() += 1;
+        let votes = agreeing.entry(claim.claim.image).or_default();
+        *votes = votes.saturating_add(1);
     }
     let about = |claim: &&SignedClaim| {
         let said = &claim.claim;
@@ -175,7 +180,11 @@ pub(super) async fn obtain(
             }
         };
         let (looking, planned, said) = (blob.clone(), planned.clone(), claim.claim.clone());
-        match blocking::run(move || look(&looking, &planned, &said.image)).await {
+        let (store, stop) = (domain.store.clone(), entry.stop(domain.tasks.stopping()));
+        let asked = stop.clone();
+        match blocking::run(move || look(&store, &looking, &planned, &said.image, &stop)).await {
+            // Not the package's fault, and whoever waits for this hears of it elsewhere.
+            Err(_) if asked.is_set() => return Ok(None),
             Ok((gpkg, links)) => return Ok(Some(Substitute { claim, blob, gpkg, links })),
             Err(why) => {
                 tracing::warn!(cpv = %claim.claim.cpv, builder = %claim.builder, why, "a trusted builder is believed no more: its package is not what it says");
@@ -194,13 +203,18 @@ fn likely(domain: &Domain, builder: &PeerId) -> Vec<PeerId> {
     is_connected.then_some(*builder).into_iter().chain(members).take(ASKED_MAX).collect()
 }
 
-/// Whether a package is what was asked for and claimed. Blocking.
-fn look(blob: &Blob, planned: &Planned, claimed: &Digest) -> Result<(Gpkg, Links), String> {
-    let gpkg = Gpkg::read(super::publish::seekable(blob)).map_err(|error| error.to_string())?;
+/// Whether a package is what was asked for and claimed; nothing in it is looked into before its image is the claimed one.
+/// Blocking.
+fn look(store: &Store, blob: &Blob, planned: &Planned, claimed: &Digest, stop: &Stop) -> Result<(Gpkg, Links), String> {
+    let file = || stop.through(seekable(blob));
+    let gpkg = Gpkg::read(file()).map_err(|error| error.to_string())?;
     fits(&gpkg, planned)?;
-    let read = Image::read_with_links(super::publish::seekable(blob), &gpkg);
-    let (image, links) = read.map_err(|error| error.to_string())?;
-    if image.digest() == *claimed { Ok((gpkg, links)) } else { Err("it installs something else".to_owned()) }
+    let image = Image::read(file(), &gpkg).map_err(|error| error.to_string())?;
+    if image.digest() != *claimed {
+        return Err("it installs something else".to_owned());
+    }
+    let links = publish::links(store, file(), &gpkg).map_err(|error| error.to_string())?;
+    Ok((gpkg, links))
 }
 
 /// Whether the package says of itself what was planned. An own build is asked the same.

@@ -1,5 +1,7 @@
 //! One job from its beginning to its end: substitute, else dependencies, turn, build; then what it left is put away.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::jobs::{Awaited, Entry, JobError, WantedJob};
 use super::left_over::{put_away, remove, tail};
 use super::local::{BuildError, LocalBuild};
@@ -8,17 +10,18 @@ use super::offload::{self, On};
 use super::plan::{Plan, Planned};
 use super::publish::{self, PublishError};
 use super::reach::ReachError;
+use super::settle::settle;
+use super::stop::Stop;
 use super::substitute;
 use crate::api_builds::{Job, JobState};
 use crate::binhost::{BinpkgRow, Origin, Owner};
 use crate::blocking;
-use crate::causes::with_causes;
 use crate::domain::{Domain, held};
 use crate::flight::ObtainError;
 use crate::gives::What;
+use crate::panics::{self, Panicked};
 use crate::stats::now_s;
 use crate::swarm::PeerId;
-use std::path::Path;
 use std::sync::Arc;
 use store::Blob;
 use tokio::sync::SemaphorePermit;
@@ -47,10 +50,12 @@ pub(super) enum WorkError {
     NoRoom(Arc<ObtainError>),
     #[error("the index of binary packages cannot list {cpv}: {why}")]
     Listed { cpv: String, why: String },
+    #[error("{0}")]
+    Fault(#[from] Panicked),
 }
 
 /// What a job came to.
-enum Made {
+pub(super) enum Made {
     Here(Box<BinpkgRow>),
     Substituted(Box<BinpkgRow>),
     Offloaded(Box<BinpkgRow>),
@@ -94,8 +99,12 @@ pub(super) fn spawn(domain: &Arc<Domain>, plan: &Arc<Plan>, index: usize, entry:
     let tasks = domain.tasks.clone();
     tasks.spawn("build", async move {
         let Some(planned) = plan.packages.get(index) else { return };
-        let made = make(&domain, &plan, planned, &entry).await;
-        end(&domain, &entry, made).await;
+        let made = panics::caught(make(&domain, &plan, planned, &entry)).await;
+        let made = made.unwrap_or_else(|panicked| Err(panicked.into()));
+        if let Err(panicked) = panics::caught(end(&domain, &entry, made)).await {
+            // Its row goes on saying that it is not ended; the next start begins it again, and gives it up at the third.
+            entry.show(|job| settle(job, Err(panicked.into()), Vec::new(), None));
+        }
     });
 }
 
@@ -124,14 +133,29 @@ async fn make(
     let (dependencies, _turn) = unless_cancelled(entry, turn(domain, plan, planned, entry)).await?;
     let path = build(domain, plan, planned, entry, dependencies).await?;
     entry.show(|job| "sign".clone_into(&mut job.phase));
-    let (publishing, planned, header) = (Arc::clone(domain), planned.clone(), plan.header.clone());
-    let row = blocking::run(move || {
+    let (planned, header) = (planned.clone(), plan.header.clone());
+    let row = published(domain, entry, move |publishing, stop| {
         if owner == Owner::This {
             publishing.binhost.set_header(header);
         }
-        publish::built(&publishing, &publishing.builds.identity, &planned, &path, owner)
+        publish::built(publishing, &publishing.builds.identity, &planned, &path, owner, stop)
     });
     Ok(Made::Built(Box::new(row.await?)))
+}
+
+/// Reads, signs or lists a package on a thread of its own. It is told by itself when it is no longer wanted, so that nothing
+/// is left half done.
+async fn published<T: Send + 'static>(
+    domain: &Arc<Domain>,
+    entry: &Entry,
+    work: impl FnOnce(&Domain, &Stop) -> Result<T, PublishError> + Send + 'static,
+) -> Result<T, WorkError> {
+    let (domain, stop) = (Arc::clone(domain), entry.stop(domain.tasks.stopping()));
+    let asked = stop.clone();
+    match blocking::run(move || work(&domain, &stop)).await {
+        Err(_unwanted) if asked.is_set() => Err(BuildError::Cancelled.into()),
+        made => Ok(made?),
+    }
 }
 
 /// What is there of a recipe for a plan of this machine, which is its own; or for one of a client: what was made for that client,
@@ -162,7 +186,7 @@ pub(super) async fn rebuild_image(
     let (dependencies, _turn) = unless_cancelled(entry, turn(domain, plan, planned, entry)).await?;
     let path = build(domain, plan, planned, entry, dependencies).await?;
     let planned = planned.clone();
-    Ok(blocking::run(move || publish::image_of(&path, &planned)).await?)
+    published(domain, entry, move |_, stop| publish::image_of(&path, &planned, stop)).await
 }
 
 /// What does not run in the sandbox is dropped when the user no longer wants it; the sandbox is told by itself, and is
@@ -223,7 +247,7 @@ async fn started(entry: &Arc<Entry>, source: &'static str, phase: &'static str) 
             job.source = Some(source.to_owned());
             phase.clone_into(&mut job.phase);
             job.reason = None;
-            job.attempt += 1;
+            job.attempt = job.attempt.saturating_add(1);
             job.started_at = Some(now_s());
         });
     })
@@ -266,8 +290,11 @@ async fn substituted(
         job.builder = Some(found.claim.builder.to_string());
         "sign".clone_into(&mut job.phase);
     });
-    let (publishing, planned, owner) = (Arc::clone(domain), planned.clone(), plan.owner());
-    Ok(Some(blocking::run(move || publish::substituted(&publishing, &planned, &found, owner)).await?))
+    let (planned, owner) = (planned.clone(), plan.owner());
+    let row = published(domain, entry, move |publishing, stop| {
+        publish::substituted(publishing, &planned, &found, owner, stop)
+    });
+    Ok(Some(row.await?))
 }
 
 /// Asks other machines to build it, where that is wanted; None when it is to be built here.
@@ -293,8 +320,11 @@ async fn offloaded(
         return Ok(None);
     };
     entry.show(|job| "sign".clone_into(&mut job.phase));
-    let (publishing, planned) = (Arc::clone(domain), planned.clone());
-    Ok(Some(blocking::run(move || publish::substituted(&publishing, &planned, &found, Owner::This)).await?))
+    let planned = planned.clone();
+    let row = published(domain, entry, move |publishing, stop| {
+        publish::substituted(publishing, &planned, &found, Owner::This, stop)
+    });
+    Ok(Some(row.await?))
 }
 
 /// The packages of this plan that must be there, each made first if it is not.
@@ -403,41 +433,4 @@ async fn end(domain: &Arc<Domain>, entry: &Arc<Entry>, made: Result<Made, WorkEr
         }
     })
     .await;
-}
-
-fn settle(job: &mut Job, made: Result<Made, WorkError>, tail: Vec<String>, because: Option<String>) {
-    job.ended_at = Some(now_s());
-    let (row, source) = match made {
-        Ok(Made::Here(row)) => (row, None),
-        Ok(Made::Substituted(row)) => (row, Some("substitute")),
-        Ok(Made::Offloaded(row)) => (row, Some("offload")),
-        Ok(Made::Built(row)) => (row, Some("build")),
-        Err(WorkError::Build(BuildError::Cancelled) | WorkError::Offload(OffloadError::Cancelled)) => {
-            job.state = JobState::Cancelled;
-            job.reason = because;
-            return;
-        }
-        Err(error) => {
-            if let WorkError::Build(BuildError::Failed { phase, log, .. }) = &error {
-                job.phase.clone_from(phase);
-                job.log_path = Path::new(&job.log_path).with_file_name(log).display().to_string();
-            }
-            if let WorkError::Offload(OffloadError::Ebuild { phase, .. }) = &error {
-                job.phase.clone_from(phase);
-            }
-            tracing::info!(job = job.id, cpv = job.cpv, phase = job.phase, %error, "a build failed");
-            job.state = JobState::Failed;
-            job.reason = Some(with_causes(&error));
-            job.log_tail = tail;
-            return;
-        }
-    };
-    job.state = JobState::Done;
-    "publish".clone_into(&mut job.phase);
-    job.reason = None;
-    job.source = source.map(str::to_owned).or(job.source.take());
-    job.builder = row.builder().map(|peer| peer.to_string());
-    job.digest = Some(row.digest.to_string());
-    job.image = Some(row.image.to_string());
-    job.size = Some(row.size);
 }

@@ -3,6 +3,9 @@
 //! Portage asks for `Packages.gz` with `If-Modified-Since` on each run, and takes no redirect, no content coding and no
 //! error but 404 for anything but "no packages". A package's path is its digest.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
+use super::date;
 use super::distfiles::{begin, of_blob, plain};
 use super::range;
 use crate::binhost::{Generation, ask, parse_path};
@@ -14,7 +17,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use tree::moment::Moment;
 
 /// A file of this node's binhost; the binhost of another node is none.
 pub(super) async fn file(
@@ -47,7 +50,7 @@ fn index(generation: &Generation, compressed: bool, method: &Method, headers: &H
     let answer = Response::builder()
         .status(if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK })
         .header(header::ETAG, etag)
-        .header(header::LAST_MODIFIED, httpdate::fmt_http_date(generation.modified()))
+        .header(header::LAST_MODIFIED, date::say(generation.modified()))
         .header(header::CACHE_CONTROL, "no-cache")
         .header("x-peer-source", Source::Store.as_str());
     let answer = if unchanged {
@@ -72,7 +75,7 @@ async fn package(domain: &Arc<Domain>, path: &str, method: &Method, headers: &He
             Some(mut here) => {
                 // The time that the index gives the file.
                 if let Some(row) = looking.binhost.row(&digest) {
-                    here.modified = UNIX_EPOCH.checked_add(Duration::from_secs(row.mtime));
+                    here.modified = Moment::of_seconds(row.mtime);
                 }
                 Some(here)
             }
@@ -205,6 +208,38 @@ mod tests {
         }
     }
 
+    /// A file keeps its time when it is imported by a second name, and some times ended the node when they were told.
+    #[tokio::test]
+    async fn a_blob_of_any_time_is_served() {
+        let node = Node::start().await;
+        node.offer();
+        let held = || node.domain.store.get(&Digest::of(BLOB)).unwrap().unwrap();
+        let path = format!("/distfiles/{}/{}", &Digest::of(BLOB).to_string()[..2], Digest::of(BLOB));
+        let epoch = std::time::SystemTime::UNIX_EPOCH;
+        let year = std::time::Duration::from_secs(31_557_600);
+        for time in [
+            epoch - year * 20,
+            epoch - std::time::Duration::from_nanos(1),
+            epoch,
+            epoch + year * 50,
+            epoch + year * 7000,
+            epoch + year * 8031,
+        ] {
+            held().file().set_modified(time).unwrap();
+            // A file system that cannot keep it has another one.
+            let kept = held().file().metadata().unwrap().modified().unwrap();
+            let told = Moment::of(kept).map(date::say).unwrap_or_default();
+            let (answer, body) = node.get(&path).await;
+            assert_eq!((answer.status, body.as_slice()), (StatusCode::OK, BLOB), "{time:?}");
+            assert_eq!(answer.header(header::LAST_MODIFIED), told, "{time:?}");
+            let since = [(header::IF_MODIFIED_SINCE, "Fri, 31 Dec 9999 23:59:59 GMT")];
+            let (answer, _) = node.ask(Method::GET, &path, &since).await;
+            let expected = if told.is_empty() { StatusCode::OK } else { StatusCode::NOT_MODIFIED };
+            assert_eq!(answer.status, expected, "{time:?}");
+            assert_eq!(told.is_empty(), kept < epoch || kept >= epoch + year * 8030, "{time:?}: {told}");
+        }
+    }
+
     #[tokio::test]
     async fn an_empty_binhost_answers_an_index() {
         let node = Node::start().await;
@@ -226,11 +261,11 @@ mod tests {
         let node = Node::start().await;
         let path = "/binpkgs/node/Packages.gz";
         let (first, _) = node.get(path).await;
-        let modified = httpdate::parse_http_date(first.header(header::LAST_MODIFIED)).unwrap();
+        let modified = date::read(first.header(header::LAST_MODIFIED)).unwrap();
         let timestamp = node.domain.binhost.generation().timestamp;
-        assert_eq!(modified, UNIX_EPOCH + Duration::from_secs(timestamp));
+        assert_eq!(modified.seconds(), timestamp);
         // Portage asks for what is younger than its own by more than five seconds.
-        let since = httpdate::fmt_http_date(modified + Duration::from_secs(5));
+        let since = date::say(Moment::of_seconds(modified.seconds() + 5).unwrap());
         let (unchanged, body) = node.ask(Method::GET, path, &[(header::IF_MODIFIED_SINCE, &since)]).await;
         assert_eq!((unchanged.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
         assert_eq!(unchanged.header(header::LAST_MODIFIED), first.header(header::LAST_MODIFIED));
@@ -238,8 +273,8 @@ mod tests {
         let (changed, body) = node.ask(Method::GET, path, &[(header::IF_MODIFIED_SINCE, &since)]).await;
         assert_eq!(changed.status, StatusCode::OK, "a change right after is seen");
         assert_eq!(changed.header(header::CONTENT_LENGTH), body.len().to_string());
-        let later = httpdate::parse_http_date(changed.header(header::LAST_MODIFIED)).unwrap();
-        assert!(later > modified + Duration::from_secs(5));
+        let later = date::read(changed.header(header::LAST_MODIFIED)).unwrap();
+        assert!(later.seconds() > modified.seconds() + 5);
         let (head, body) = node.ask(Method::HEAD, path, &[]).await;
         assert_eq!((head.header(header::CONTENT_LENGTH), body.len()), (changed.header(header::CONTENT_LENGTH), 0));
     }

@@ -1,5 +1,7 @@
 //! Bodies as streams of bounded steps: from a verified blob, or along a transfer that is still under way.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use crate::blocking;
 use crate::buffers::{Buffer, STEP_BYTES};
 use crate::domain::Domain;
@@ -55,7 +57,7 @@ fn read_step(length: usize, mut read: impl FnMut(&mut [u8], u64) -> io::Result<u
     while let Some(rest) = buffer.room().get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match read(rest, filled as u64) {
             Ok(0) => break,
-            Ok(count) => filled += count,
+            Ok(count) => filled = usize::saturating_add(filled, count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -69,7 +71,7 @@ fn read_step(length: usize, mut read: impl FnMut(&mut [u8], u64) -> io::Result<u
 /// When the disk fails, or the file is shorter than the index says (then nothing of the step is given).
 pub(super) fn read_blob(blob: &Blob, offset: u64, wanted: u64) -> io::Result<Bytes> {
     let length = step_bytes(wanted);
-    let bytes = read_step(length, |buffer, filled| blob.read_at(offset + filled, buffer))?;
+    let bytes = read_step(length, |buffer, filled| blob.read_at(offset.saturating_add(filled), buffer))?;
     if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
@@ -99,7 +101,7 @@ pub(super) fn of_blob(
     last: u64,
     count: impl Fn(u64) + Send + 'static,
 ) -> Body {
-    let end = last + 1;
+    let end = last.saturating_add(1);
     let state = (blob, Some(first_step), first, count, Underway::begin());
     Body::from_stream(stream::try_unfold(state, move |(blob, ready, at, count, underway)| async move {
         if at >= end {
@@ -107,10 +109,10 @@ pub(super) fn of_blob(
         }
         let bytes = match ready {
             Some(bytes) => bytes,
-            None => next_step(&blob, at, end - at).await?,
+            None => next_step(&blob, at, end.saturating_sub(at)).await?,
         };
         count(bytes.len() as u64);
-        let next = at + bytes.len() as u64;
+        let next = at.saturating_add(bytes.len() as u64);
         Ok(Some((bytes, (blob, None, next, count, underway))))
     }))
 }
@@ -132,7 +134,7 @@ pub(super) fn of_flight(
         restarts,
         sent: false,
         at: first,
-        end: last + 1,
+        end: last.saturating_add(1),
         source,
         _underway: Underway::begin(),
     };
@@ -171,14 +173,14 @@ impl Relay {
             self.restarts = progress.restarts;
         }
         let bytes = self.read(progress).await?;
-        self.at += bytes.len() as u64;
+        self.at = self.at.saturating_add(bytes.len() as u64);
         self.sent = true;
         self.domain.stats.sent(self.source, bytes.len() as u64);
         Ok(Some(bytes))
     }
 
     async fn read(&self, progress: Progress) -> io::Result<Bytes> {
-        let (at, wanted) = (self.at, self.end - self.at);
+        let (at, wanted) = (self.at, self.end.saturating_sub(self.at));
         match progress.end {
             // What was relayed before a restart may have been wrong, even if the file is right now.
             Some(End::Have(blob, _)) if progress.restarts == self.restarts => next_step(&blob, at, wanted).await,
@@ -194,8 +196,10 @@ impl Relay {
         let readable = progress.readable(self.end).saturating_sub(at);
         let reader = progress.reader.filter(|_| progress.restarts == self.restarts).ok_or_else(broken)?;
         let length = step_bytes(readable);
-        let bytes =
-            blocking::run(move || read_step(length, |buffer, filled| reader.read_at(at + filled, buffer))).await?;
+        let bytes = blocking::run(move || {
+            read_step(length, |buffer, filled| reader.read_at(at.saturating_add(filled), buffer))
+        })
+        .await?;
         // The partial may have been thrown away while it was read: then these bytes are nobody's.
         let unchanged = self.follower.flight().progress().restarts == self.restarts;
         if unchanged && !bytes.is_empty() { Ok(bytes) } else { Err(broken()) }

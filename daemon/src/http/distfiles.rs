@@ -5,8 +5,10 @@
 //! and the Manifest's size, as a GET would be if all goes well, but without `X-Peer-Source`, as nobody was asked; 404 where
 //! there is nobody to ask.
 
-use super::body;
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::range::{self, Span};
+use super::{body, date};
 use crate::api::Look;
 use crate::blocking;
 use crate::domain::{Domain, Target, held};
@@ -19,8 +21,9 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use mirrors::layout::{Asked, LayoutConf, parse_request_path};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use store::Blob;
+use tree::moment::Moment;
 
 /// The header that says where the bytes came from.
 const SOURCE: &str = "x-peer-source";
@@ -80,7 +83,7 @@ pub(super) struct Here {
     span: Span,
     first_step: Bytes,
     /// When its bytes came to be.
-    pub(super) modified: Option<SystemTime>,
+    pub(super) modified: Option<Moment>,
     /// True when the path names these bytes and no others for ever.
     pub(super) lasting: bool,
 }
@@ -136,7 +139,7 @@ pub(super) fn begin(blob: Blob, headers: &HeaderMap) -> Option<Here> {
 fn begin_with(blob: Blob, headers: &HeaderMap, read: impl FnOnce(&Blob, u64, u64) -> Option<Bytes>) -> Option<Here> {
     let span = Span::of(headers, blob.size(), &etag(&blob.digest()));
     let (first, last) = bounds(span, blob.size());
-    let first_step = if last < first { Bytes::new() } else { read(&blob, first, last - first + 1)? };
+    let first_step = if last < first { Bytes::new() } else { read(&blob, first, length(first, last))? };
     let modified = blob.modified();
     Some(Here { blob, span, first_step, modified, lasting: true })
 }
@@ -145,9 +148,14 @@ fn begin_with(blob: Blob, headers: &HeaderMap, read: impl FnOnce(&Blob, u64, u64
 fn bounds(span: Span, size: u64) -> (u64, u64) {
     match span {
         Span::Part { first, last } => (first, last),
-        Span::Whole if size > 0 => (0, size - 1),
+        Span::Whole if size > 0 => (0, size.saturating_sub(1)),
         Span::Whole | Span::Unsatisfiable => (1, 0),
     }
+}
+
+/// Bytes of `first..=last`.
+fn length(first: u64, last: u64) -> u64 {
+    last.saturating_sub(first).saturating_add(1)
 }
 
 fn etag(digest: &tree::digest::Digest) -> String {
@@ -172,12 +180,12 @@ pub(super) fn of_blob(
     let answer = match here.span {
         Span::Unsatisfiable => return unsatisfiable(size),
         Span::Whole => head(StatusCode::OK, Some(size)),
-        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1))
+        Span::Part { .. } => head(StatusCode::PARTIAL_CONTENT, Some(length(first, last)))
             .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
     };
     let body = if method == Method::HEAD || last < first {
         Body::empty()
-    } else if here.first_step.len() as u64 > last - first {
+    } else if here.first_step.len() as u64 >= length(first, last) {
         // One step is the whole answer: head and body leave in one write.
         domain.stats.sent(source, here.first_step.len() as u64);
         Body::from(here.first_step)
@@ -192,7 +200,7 @@ fn head(
     status: StatusCode,
     length: Option<u64>,
     etag: &str,
-    modified: Option<SystemTime>,
+    modified: Option<Moment>,
     lasting: bool,
     source: Option<Source>,
 ) -> axum::http::response::Builder {
@@ -208,7 +216,7 @@ fn head(
         head = head.header(header::CONTENT_LENGTH, length).header(header::CONTENT_TYPE, "application/octet-stream");
     }
     if let Some(modified) = modified {
-        head = head.header(header::LAST_MODIFIED, httpdate::fmt_http_date(modified));
+        head = head.header(header::LAST_MODIFIED, date::say(modified));
     }
     head
 }
@@ -244,7 +252,7 @@ fn head_of_span(
         Span::Unsatisfiable => None,
         Span::Whole => Some(head(StatusCode::OK, Some(size), etag, None, lasting, source)),
         Span::Part { .. } => Some(
-            head(StatusCode::PARTIAL_CONTENT, Some(last - first + 1), etag, None, lasting, source)
+            head(StatusCode::PARTIAL_CONTENT, Some(length(first, last)), etag, None, lasting, source)
                 .header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
         ),
     }
@@ -307,6 +315,7 @@ fn refusal(domain: &Domain, error: &ObtainError) -> Response {
     match error {
         ObtainError::Nobody { .. } => plain(StatusCode::NOT_FOUND, "no source that may be asked has this file now"),
         ObtainError::DiskFull { .. } => plain(StatusCode::INSUFFICIENT_STORAGE, "the disk of the store is full"),
+        ObtainError::Fault(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the node failed; see the log"),
         ObtainError::Store { .. } => plain(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; see the log"),
         ObtainError::Busy | ObtainError::Stopping => plain(StatusCode::SERVICE_UNAVAILABLE, "not now"),
     }

@@ -53,6 +53,7 @@ fn registry(status: &Status) -> Registry {
     gauge("transfers", "Transfers under way", status.transfers.len() as u64);
     gauge("pins", "Pins", status.pins as u64);
     registry.register("given_bytes", "Bytes given to peers", ConstCounter::new(status.given_bytes));
+    registry.register("panics", "Tasks that ended in a panic", ConstCounter::new(status.panics));
     let answers = Family::<Label, Gauge>::default();
     let bytes = Family::<Label, Gauge>::default();
     for (source, served) in &status.served {

@@ -13,6 +13,7 @@ mod control_doctor;
 mod control_group;
 mod control_key;
 mod control_questions;
+pub(crate) mod date;
 mod distfiles;
 mod events;
 pub(crate) mod jobs;

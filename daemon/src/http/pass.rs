@@ -2,6 +2,9 @@
 //!
 //! What is kept is bounded, and what goes for its sake is removed. It is served again once a mirror says that it did not change, or when no mirror answers.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
+use super::date;
 use super::distfiles::{begin, of_blob, plain};
 use crate::blocking;
 use crate::domain::Domain;
@@ -95,7 +98,7 @@ fn asked(headers: &HeaderMap) -> Conditional {
 }
 
 async fn from_store(domain: &Arc<Domain>, method: &Method, headers: HeaderMap, kept: Kept, blob: Blob) -> Response {
-    let modified = kept.last_modified.as_deref().and_then(|text| httpdate::parse_http_date(text).ok());
+    let modified = kept.last_modified.as_deref().and_then(date::read);
     let reading = headers.clone();
     match blocking::run(move || begin(blob, &reading)).await {
         Some(mut here) => {
@@ -148,7 +151,7 @@ struct Passing {
 impl Passing {
     async fn next(&mut self) -> Result<Option<Bytes>, mirrors::FetchError> {
         let chunk = self.body.chunk().await?;
-        self.passed += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.passed = self.passed.saturating_add(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64));
         match (&chunk, &self.keeper) {
             (Some(bytes), Some(keeper)) => {
                 self.domain.stats.sent(Source::Mirror, bytes.len() as u64);

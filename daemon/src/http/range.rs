@@ -1,7 +1,10 @@
 //! Conditional and ranged requests (RFC 9110 sections 13 and 14) for bodies that never change: their name is their digest.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
+use super::date;
 use axum::http::{HeaderMap, header};
-use std::time::{Duration, SystemTime};
+use tree::moment::Moment;
 
 /// A header longer than this asks for no range we know; wget sends some twenty bytes.
 const RANGE_MAX_BYTES: usize = 256;
@@ -51,7 +54,7 @@ impl Span {
             let suffix = number(last)?;
             return Some(match (suffix.min(size), size.checked_sub(1)) {
                 (0, _) | (_, None) => Self::Unsatisfiable,
-                (length, Some(end)) => Self::Part { first: size - length, last: end },
+                (length, Some(end)) => Self::Part { first: size.saturating_sub(length), last: end },
             });
         }
         let first = number(first)?;
@@ -73,7 +76,7 @@ fn number(text: &str) -> Option<u64> {
 
 /// True when the client has these very bytes: `If-None-Match`, or `If-Modified-Since` where that is absent.
 #[must_use]
-pub fn is_not_modified(headers: &HeaderMap, etag: &str, modified: Option<SystemTime>) -> bool {
+pub fn is_not_modified(headers: &HeaderMap, etag: &str, modified: Option<Moment>) -> bool {
     if headers.contains_key(header::IF_NONE_MATCH) {
         let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         return tags
@@ -82,9 +85,7 @@ pub fn is_not_modified(headers: &HeaderMap, etag: &str, modified: Option<SystemT
             .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag);
     }
     let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
-    let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
-    // An HTTP date has whole seconds.
-    matches!((since, modified), (Some(since), Some(modified)) if modified < since + Duration::from_secs(1))
+    matches!((since.and_then(date::read), modified), (Some(since), Some(modified)) if modified <= since)
 }
 
 #[cfg(test)]
@@ -140,10 +141,9 @@ mod tests {
 
     #[test]
     fn if_none_match_wins_over_if_modified_since() {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_500);
-        let modified = Some(at);
+        let modified = Moment::of_seconds(1_000_000);
         let mut headers = HeaderMap::new();
-        headers.insert(header::IF_MODIFIED_SINCE, ascii(&httpdate::fmt_http_date(at)));
+        headers.insert(header::IF_MODIFIED_SINCE, ascii(&date::say(modified.unwrap())));
         assert!(is_not_modified(&headers, "\"a\"", modified));
         headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"b\", \"c\""));
         assert!(!is_not_modified(&headers, "\"a\"", modified));

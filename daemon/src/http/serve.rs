@@ -120,6 +120,7 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::net::TcpStream;
     use tokio::sync::{Mutex, mpsc};
 
     const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -220,5 +221,33 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert!(is_cut(&mut silent).await && is_cut(&mut dripping).await);
+    }
+
+    async fn ask(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // A connection that is cut is no answer.
+        let _cut = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_connection_and_no_other_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fault = move || async move {
+            if address.port() > 0 {
+                panic!("a test's own panic")
+            }
+        };
+        let router = Router::new().route("/fault", get(fault)).route("/well", get(async || "well"));
+        let tasks = Tasks::new();
+        tasks.spawn_vital("http", serve_tcp(listener, router, tasks.clone()));
+        for _ in 0..3 {
+            assert_eq!(ask(address, "/fault").await, "");
+            assert!(ask(address, "/well").await.ends_with("well"));
+        }
     }
 }

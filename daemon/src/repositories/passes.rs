@@ -94,7 +94,7 @@ impl Passes<'_> {
             self.telling.tell(&name, read, total, true);
             self.stopped()?;
             let mut packages = read_packages(repo, batch);
-            stale += packages.iter().map(|(package, _)| package.stale).sum::<usize>();
+            stale = packages.iter().fold(stale, |sum: usize, (package, _)| sum.saturating_add(package.stale));
             let questions: Vec<(Cp, Vec<String>)> = packages
                 .iter()
                 .map(|(package, _)| (package.cp.clone(), package.without_metadata.clone()))

@@ -35,7 +35,7 @@ impl Question for ClaimsRequest {
         // More would be taken for a lie by who asked.
         claims.retain(|claim| claim.len() <= CLAIM_BYTES_MAX);
         claims.truncate(CLAIMS_MAX);
-        if let Some(pause) = state.upload_pause(claims.iter().map(Vec::len).sum()) {
+        if let Some(pause) = state.upload_pause(claims.iter().map(Vec::len).fold(0, usize::saturating_add)) {
             tokio::time::sleep(pause).await;
         }
         say(pipe, &ClaimsAnswer::Claims(claims)).await

@@ -47,7 +47,8 @@ impl EventLoop {
     }
 
     pub(super) fn count_routing(&mut self) {
-        let peers = self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        let peers =
+            self.swarm.behaviour_mut().kad.kbuckets().map(|bucket| bucket.num_entries()).fold(0, usize::saturating_add);
         self.state.set_routing(peers);
     }
 

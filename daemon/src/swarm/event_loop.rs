@@ -128,7 +128,7 @@ pub(super) async fn start(
     }
     this.bind(&listen).await?;
     state.announce_initial().await;
-    tasks.spawn_to_end("swarm", this.run());
+    tasks.spawn_vital("swarm", this.run());
     tasks.spawn("swarm adverts", super::announce::advertise(Arc::clone(&state)));
     Ok(state)
 }

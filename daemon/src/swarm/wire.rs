@@ -4,6 +4,8 @@
 //! checked against the message's own maximum before anything is allocated. A later version gets a new protocol name,
 //! so unknown fields are refused here.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 mod claims;
 mod group;
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::io;
 use std::time::Duration;
 use tree::digest::Digest;
+use tree::size::{SIZE_MAX, believed};
 
 /// The version of every message below.
 pub const VERSION: u8 = 1;
@@ -176,6 +179,12 @@ pub enum DecodeError {
         /// The status found.
         status: u8,
     },
+    /// A blob that is larger than any.
+    #[error("a blob of {size} bytes, expected at most {SIZE_MAX}")]
+    Size {
+        /// The size found.
+        size: u64,
+    },
     /// A digest or key of another length.
     #[error("a key of {length} bytes")]
     KeyLength {
@@ -260,7 +269,7 @@ pub(super) async fn write_frame(
 ) -> Result<(), io::Error> {
     let body = message.encode();
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    let mut frame = Vec::with_capacity(body.len() + 4);
+    let mut frame = Vec::with_capacity(body.len().saturating_add(4));
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&body);
     stream.write_all(&frame).await?;
@@ -382,6 +391,7 @@ impl Message for BlobAnswer {
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let form: AnswerForm = from_cbor(bytes, |form: &AnswerForm| form.v)?;
+        believed(form.z).ok_or(DecodeError::Size { size: form.z })?;
         match (form.s, form.z) {
             (0, size) => Ok(Self::Body { size }),
             (1, 0) => Ok(Self::NotHeld),
@@ -501,14 +511,23 @@ mod tests {
 
     fn answers() -> impl Strategy<Value = BlobAnswer> {
         prop_oneof![
-            any::<u64>().prop_map(|size| BlobAnswer::Body { size }),
-            any::<u64>().prop_map(|size| BlobAnswer::OutOfRange { size }),
+            (0..=SIZE_MAX).prop_map(|size| BlobAnswer::Body { size }),
+            (0..=SIZE_MAX).prop_map(|size| BlobAnswer::OutOfRange { size }),
             prop_oneof![
                 proptest::strategy::Just(BlobAnswer::NotHeld),
                 proptest::strategy::Just(BlobAnswer::Busy),
                 proptest::strategy::Just(BlobAnswer::Refused),
             ],
         ]
+    }
+
+    #[test]
+    fn a_size_that_no_blob_has_is_no_answer() {
+        for size in [0, 1 << 31, 1 << 32, SIZE_MAX, SIZE_MAX + 1, 1 << 63, u64::MAX] {
+            for answer in [BlobAnswer::Body { size }, BlobAnswer::OutOfRange { size }] {
+                assert_eq!(BlobAnswer::decode(&answer.encode()).is_ok(), size <= SIZE_MAX, "{size}");
+            }
+        }
     }
 
     proptest! {

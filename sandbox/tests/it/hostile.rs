@@ -26,6 +26,51 @@ except OSError:
     }
 }
 
+/// A socket of the family `AF_VSOCK` went past the network namespace, to the machine that this one runs on.
+#[tokio::test]
+async fn sockets_are_only_of_families_that_the_network_namespace_holds() {
+    // A program of the 32-bit form that makes a socket of family `ebx`, and ends with the error: by socket(2) itself, and by
+    // socketcall(2) with its arguments on the stack.
+    let by_socket = "b867010000bb{:02x}000000b90100000031d2cd80f7d889c3b801000000cd80";
+    let by_socketcall = "6a006a016a{:02x}b866000000bb0100000089e1cd80f7d889c3b801000000cd80";
+    let script = format!(
+        "python3 -c \"
+import ctypes, os, socket, struct, subprocess
+for family in range(0, 64):
+    for make in (socket.socket, lambda family, kind: socket.socketpair(family, kind)[0]):
+        try:
+            make(family, socket.SOCK_DGRAM).close(); print('made', family)
+        except OSError as error:
+            if error.errno != 97 and family not in (1, 2, 10, 16): print('answered', family, error)
+libc = ctypes.CDLL(None, use_errno=True)
+print('x32', libc.syscall(0x40000000 | 41, 40, 1, 0), ctypes.get_errno())
+def short(code):
+    head = b'\\x7fELF' + bytes([1, 1, 1]) + bytes(9) + struct.pack('<HHIIIIIHHHHHH', 2, 3, 1, 0x8048054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    load = struct.pack('<IIIIIIII', 1, 0, 0x8048000, 0x8048000, 84 + len(code), 84 + len(code), 5, 4096)
+    with open('/job/short', 'wb') as file: file.write(head + load + code)
+    os.chmod('/job/short', 0o755)
+    return subprocess.run(['/job/short']).returncode
+for family in (1, 2, 40, 38):
+    codes = ['{by_socket}'.format(family), '{by_socketcall}'.format(family)]
+    print('short', family, *(short(bytes.fromhex(code)) for code in codes))
+\" 2>&1"
+    );
+    for mode in modes() {
+        let log = mode.says(&script).await;
+        let (short, others): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("short"));
+        let made = ["made 1", "made 1", "made 2", "made 10", "made 16"];
+        assert_eq!(others, [&made[..], &["x32 -1 38"]].concat(), "{}", mode.name);
+        if cfg!(target_arch = "x86_64") {
+            // What is made has the first free number, and ends with what that is below zero.
+            let negative =
+                |line: &str, at| line.split(' ').nth(at).and_then(|code| code.parse().ok()).unwrap_or(0) > 128;
+            assert!(negative(short[0], 2) && negative(short[1], 2), "{}: {short:?}", mode.name);
+            assert!(short.iter().all(|line| line.ends_with(" 97")), "{}: {short:?}", mode.name);
+            assert_eq!(short[2..], ["short 40 97 97", "short 38 97 97"], "{}", mode.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn secrets_and_other_homes_are_not_there() {
     for mode in modes() {

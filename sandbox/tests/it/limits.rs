@@ -110,6 +110,32 @@ async fn a_full_work_directory_ends_the_command() {
     }
 }
 
+/// Empty files fill no disk, and still use up what a file system has, or the kernel's memory.
+#[tokio::test]
+async fn files_without_end_end_the_command_wherever_they_are() {
+    for place in ["/job", "/job/deep/in/it", "/tmp", "/dev/shm"] {
+        for mut mode in modes() {
+            mode.policy.limits.files = 2000;
+            mode.policy.limits.scratch_bytes = 2000 * 4096;
+            let script = format!(
+                "python3 -c \"
+import os, time
+os.makedirs('{place}', exist_ok=True)
+for number in range(4000):
+    os.close(os.open('{place}/%d' % number, os.O_CREAT))
+time.sleep(1000)
+\""
+            );
+            let (outcome, log) = mode.shell(&script).await;
+            assert_eq!(outcome.end, End::Limit(Limit::Files), "{} {place}: {log}", mode.name);
+        }
+    }
+    for mut mode in modes() {
+        mode.policy.limits.files = 2000;
+        mode.says("for i in $(seq 100); do : > /job/$i; : > /tmp/$i; done").await;
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_gets_full_ends_the_command_whoever_fills_it() {
     for mut mode in modes() {

@@ -72,11 +72,11 @@ impl Model {
             GcTarget::Budget => (BUDGET, GRACE),
             GcTarget::Bytes(limit) => (limit, 0),
         };
-        let bytes: u64 = self.held.values().map(|blob| blob.size).sum();
+        let bytes = tree::size::total(self.held.values().map(|blob| blob.size));
         let free = self.held.keys().copied().filter(|digest| self.is_free(digest));
         let (mut order, young): (Vec<Digest>, Vec<Digest>) =
             free.partition(|digest| self.held[digest].added + grace <= self.now);
-        let young_bytes: u64 = young.iter().map(|digest| self.held[digest].size).sum();
+        let young_bytes = tree::size::total(young.iter().map(|digest| self.held[digest].size));
         order.sort_by_key(|digest| (self.held[digest].used, *digest));
         let mut left = bytes;
         let expected: Vec<Digest> = order

@@ -116,7 +116,7 @@ fn scenario(dir: &Path, disk: Arc<FaultyDisk>) -> Promised {
 fn check(dir: &Path, promised: &Promised, story: &str) {
     let store = Store::open(dir, options()).unwrap_or_else(|error| panic!("{story}: {error}"));
     let listed = store.list(None, 100);
-    let bytes: u64 = listed.iter().map(|(_, size)| size).sum();
+    let bytes = tree::size::total(listed.iter().map(|(_, size)| *size));
     let stats = store.stats();
     assert_eq!((stats.blobs, stats.bytes), (listed.len() as u64, bytes), "{story}: counters");
     for digest in &promised.held {

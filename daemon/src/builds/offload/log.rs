@@ -1,13 +1,12 @@
 //! The log of a build on another machine, kept here as that of a build of this one is.
 
 use crate::builds::jobs::Entry;
-use crate::builds::local::{LOG, LOG_BYTES_MAX};
+use crate::builds::local::{JOB_MODE, LOG, LOG_BYTES_MAX};
 use crate::domain::Domain;
 use sandbox::LogFile;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 
-const DIRECTORY_MODE: u32 = 0o755;
 /// Bytes of a line of a log.
 const LINE_MAX_BYTES: usize = 8 * 1024;
 
@@ -22,7 +21,7 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(domain: &Domain, entry: &Entry) -> Self {
         let dir = domain.builds.jobs.dir_of(entry.id());
-        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&dir);
+        let made = DirBuilder::new().recursive(true).mode(JOB_MODE).create(&dir);
         let file = made.and_then(|()| LogFile::create(&dir.join(LOG), LOG_BYTES_MAX));
         if let Err(error) = &file {
             tracing::warn!(job = entry.id(), %error, "the log of a builder is not kept");

@@ -1,5 +1,7 @@
 //! The messages of `/peerage/claims/1`: a fingerprint, and what is claimed of its recipe's outcome.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::{DecodeError, Message, Raw, VERSION, from_cbor, to_cbor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tree::digest::Digest;
@@ -53,7 +55,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawList<'a> {
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
                 let mut list = RawList { first: Vec::new(), count: 0 };
                 while let Some(Raw(bytes)) = entries.next_element()? {
-                    list.count += 1;
+                    list.count = list.count.saturating_add(1);
                     if list.count <= CLAIMS_MAX {
                         list.first.push(bytes);
                     }

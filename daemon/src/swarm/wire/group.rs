@@ -1,5 +1,7 @@
 //! The messages of `/peerage/group/1`: bytes about a topic, and bytes for an answer, neither of them looked into here.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
+
 use super::{DecodeError, Message, Raw, VERSION, from_cbor, to_cbor};
 use serde::{Deserialize, Serialize};
 
