@@ -6,6 +6,8 @@
 //! Distfiles need none: a Manifest names their bytes. A claim proves who said it and nothing more; whether that counts
 //! is [`super::trust`]'s question. FORMATS.md has the bytes.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use crate::sizes::SaidSize;
 use crate::statement::{Kind, ReadStatementError};
 use crate::swarm::{Identity, PeerId};
