@@ -1,6 +1,8 @@
 //! What of this node goes to whom: one question, [`Gives::may_give`], asked wherever bytes, claims, packages or the log of a
 //! build leave it. That somebody can name a thing is no right to it.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use crate::api_builds::Job;
 use crate::binhost::{BinpkgRow, Owner};
 use crate::builds::claim::SignedClaim;

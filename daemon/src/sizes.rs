@@ -1,5 +1,7 @@
 //! Numbers of bytes that others say: bounded where they are read, so that what is done with them cannot go wrong.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use serde::{Deserialize, Serialize};
 
 /// A number of bytes as another node, a package or a repository says it, at most `MAX`.

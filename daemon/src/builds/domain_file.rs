@@ -1,6 +1,8 @@
 //! A file of another machine's domain: its place says its grammar, and what is laid out here is written anew from what was
 //! understood. Nothing is copied but patches, whose digests are in the recipe.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use super::domain_names::{assignment, line};
 use std::collections::BTreeMap;
 use std::path::{Component, Path};

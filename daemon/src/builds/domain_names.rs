@@ -1,6 +1,8 @@
 //! Which variables another machine's configuration may set here: those that its recipe names, and those that only choose
 //! packages. `names.txt` is the list, which `variables.py` reads too: what one cuts, the other knows.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 

@@ -5,6 +5,8 @@
 //! recipe names: [`super::record`] refuses the rest, [`super::domain_file`] writes each file anew from what was understood,
 //! and variables.py compares the environment that an ebuild gets with the recipe. What a client has here is charged to it.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use super::domain_file::{DomainFile, Environments};
 use super::record::DomainRecord;
 use crate::swarm::PeerId;

@@ -6,7 +6,8 @@
 //! inside the walls that [`inside`] describes, with all that the configuration leads to ([`reach`]); [`publish`] signs, keeps and lists what came of either; [`challenge`]
 //! compares two builds of one recipe.
 //!
-//! **Invariants.** A fingerprint has at most one job for this machine and one for others that is not ended. A package is listed only after its bytes are in
+//! **Invariants.** A fingerprint has at most one job for this machine and one for each client that is not ended; what is made
+//! for one of them is nobody else's. A package is listed only after its bytes are in
 //! the store and its row is written. No key is ever inside the sandbox, and nothing a peer says chooses what runs there.
 
 mod capture;

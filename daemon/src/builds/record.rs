@@ -4,6 +4,8 @@
 //! Who reads one trusts nothing in it: names of files and variables are those of a list, sizes are bounded, and whatever a
 //! recipe would not name reaches no build ([`super::foreign`]).
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use super::domain_file::{DomainFile, Environments, is_plain};
 use super::domain_names::{assignment, is_value, line, may_be_foreign};
 use crate::sizes::SaidSize;

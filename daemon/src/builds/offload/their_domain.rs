@@ -1,5 +1,7 @@
 //! The domain of an offer at its builder: fetched from the client once, whatever it takes to plan with it, and laid out.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use super::transfer::{FetchedDomain, TransferError, fetch_domain};
 use super::versions::masking;
 use super::wire::{Code, Offer, RecordSize, ToClient};

@@ -1,5 +1,7 @@
 //! Blocks of a domain, the sources of a package and the package, moved between one client and one builder and nobody else.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use super::wire::RecordSize;
 use crate::blocking;
 use crate::builds::capture::Captured;

@@ -3,6 +3,8 @@
 //! A client offers once, then says that it is alive, or cancels. A builder refuses or accepts, then tells how far it is, and
 //! at last what it made or why not.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use crate::builds::claim::CLAIM_BYTES_MAX;
 use crate::builds::recipe::RECIPE_BYTES_MAX;
 use crate::builds::record::RECORD_BYTES_MAX;
@@ -259,6 +261,16 @@ mod tests {
         assert!(ToBuilder::decode(&ToBuilder::Offer(Box::new(long)).encode()).is_err());
         let digest = Offer { fingerprint: ByteBuf::from(vec![1; 63]), ..offer() };
         assert!(ToBuilder::decode(&ToBuilder::Offer(Box::new(digest)).encode()).is_err());
+        let sized = |bytes: &[u8]| {
+            let said = ToBuilder::Offer(Box::new(offer())).encode();
+            let at = said.windows(13).position(|window| window == b"kdomain_size\x18").unwrap() + 12;
+            [&said[..at], bytes, &said[at + 2..]].concat()
+        };
+        assert!(ToBuilder::decode(&sized(&[0x1a, 0, 0x40, 0, 0])).is_ok(), "4 MiB");
+        for size in [RECORD_BYTES_MAX + 1, 1 << 63, u64::MAX] {
+            let bytes = [&[0x1b][..], &size.to_be_bytes()].concat();
+            assert!(ToBuilder::decode(&sized(&bytes)).is_err(), "{size}");
+        }
         let log = ToClient::Event { phase: None, reason: None, log: ByteBuf::from(vec![0; LOG_BYTES_MAX + 1]) };
         assert!(ToClient::decode(&log.encode()).is_err());
         assert!(
