@@ -238,7 +238,7 @@ impl Records {
     /// Of the providers of the next few records the one that has most, and how many of its records go before it has no more than who
     /// asks. The hand goes round all records.
     fn one_that_gives_way(&mut self, who: &Who) -> Option<(u32, u64)> {
-        let seen: Vec<Place> = self.from_hand().take(GIVE_WAY_STEPS).collect();
+        let seen: Vec<Place> = self.round().take(GIVE_WAY_STEPS).collect();
         self.hand = seen.last().copied().unwrap_or(FIRST);
         let more = seen.into_iter().filter_map(|(_, number)| {
             let number = u32::from_be_bytes(number);
@@ -249,8 +249,8 @@ impl Records {
         Some((number, excess.gives_way))
     }
 
-    /// All records once, from the hand on.
-    fn from_hand(&self) -> impl Iterator<Item = Place> {
+    /// Once round all records, beginning after the hand.
+    fn round(&self) -> impl Iterator<Item = Place> {
         let after = self.places.range((Bound::Excluded(self.hand), Bound::Unbounded));
         after.chain(self.places.range(..=self.hand)).map(|(place, _)| *place)
     }
@@ -260,7 +260,7 @@ impl Records {
         let many = usize::try_from(many).unwrap_or(usize::MAX);
         let steps = many.saturating_mul(GIVE_WAY_STEPS).saturating_add(GIVE_WAY_STEPS);
         let (mut gone, mut hand) = (Vec::new(), self.hand);
-        for place in self.from_hand().take(steps) {
+        for place in self.round().take(steps) {
             hand = place;
             if place.1 == number.to_be_bytes() {
                 gone.push(place);
