@@ -317,7 +317,8 @@ fn distfile(wanted: &EbuildDistfile) -> Result<NeededDistfile, String> {
     let (Some(size), Some(digest)) = (wanted.size, &wanted.blake2b) else {
         return Err(format!("the Manifest has no size and BLAKE2B of {name}"));
     };
-    let size = believed(size).ok_or_else(|| format!("the Manifest says that {name} has {size} bytes, which no file has"))?;
+    let size =
+        believed(size).ok_or_else(|| format!("the Manifest says that {name} has {size} bytes, which no file has"))?;
     let parsed = digest.parse().map_err(|_| format!("the Manifest has no right BLAKE2B of {name}"))?;
     let name = name.parse().map_err(|_| format!("{name:?} is no name of a distfile"))?;
     Ok(NeededDistfile { name, size, digest: parsed })
