@@ -126,6 +126,7 @@ fn exit_of_run(error: &RunError) -> Exit {
         | RunError::Binhost(_)
         | RunError::Builds(_)
         | RunError::Key { .. }
+        | RunError::Private(_)
         | RunError::Mirrors(_)
         | RunError::Fault { .. } => Exit::Internal,
     }
@@ -142,6 +143,7 @@ fn hint_of_run(error: &RunError) -> Option<String> {
         | RunError::Binhost(_)
         | RunError::Builds(_)
         | RunError::Key { .. }
+        | RunError::Private(_)
         | RunError::Mirrors(_)
         | RunError::Fault { .. } => return None,
     };

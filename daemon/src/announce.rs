@@ -1,31 +1,21 @@
 //! The bridge from store to swarm: what is verified here and may be shared is announced, what is gone is withdrawn.
 
 use crate::blocking;
-use crate::builds::claim::SignedClaim;
 use crate::builds::substitute::{all_claims, kept_claims};
 use crate::builds::trust::Trust;
-use crate::config_build::BuildShare;
+use crate::gives::{Gives, Sharing, What};
 use crate::group::Groups;
 use crate::swarm::{Dialogue, Held, Holdings, PeerId, ReadAt, Swarm, Topic};
 use futures::future::BoxFuture;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use store::{Blob, Store};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use store::{Blob, Events, Store, Touched};
 use tree::digest::Digest;
 
 /// Digests taken from the store's list in one step.
 const PAGE: usize = 4096;
-
-/// Which of its things a node gives to others.
-#[derive(Clone, Copy, Debug)]
-pub struct Sharing {
-    /// Distfiles.
-    pub distfiles: bool,
-    /// To whom binary packages that a claim names, and the claims.
-    pub builds: BuildShare,
-}
 
 /// Finds the answer to a member's question; None refuses it. Whether the peer may ask this is for it to say.
 pub type Answerer = dyn Fn(PeerId, Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>>> + Send + Sync;
@@ -33,95 +23,37 @@ pub type Answerer = dyn Fn(PeerId, Vec<u8>) -> BoxFuture<'static, Option<Vec<u8>
 /// Hears a peer that would give this machine a build.
 pub type Converser = dyn Fn(PeerId, Dialogue) -> BoxFuture<'static, ()> + Send + Sync;
 
-/// What this node gives to others: distfiles that every Manifest line naming them allows to share, to anybody near, and those that are
-/// restricted to members of its groups, who are not told of them; binary packages of which a claim is kept (there is none where
-/// RESTRICT or licence forbid it), to members and keys it trusts, or to anybody near if the user says so; and what it offered to one
-/// peer, to that peer.
+/// What this node gives to others, as the swarm asks for it: [`Gives`] says what to whom.
 pub struct Shared {
     store: Store,
-    sharing: Sharing,
-    claimed: RwLock<Claimed>,
+    gives: Gives,
     groups: Arc<Groups>,
-    trust: Arc<Trust>,
-    /// Who was offered which blob, and how often, beside what is given to many.
-    offered: RwLock<HashMap<Digest, HashMap<PeerId, usize>>>,
     queries: OnceLock<Box<Answerer>>,
     dialogues: OnceLock<Box<Converser>>,
     given_bytes: Arc<AtomicU64>,
-}
-
-/// What the kept claims are about.
-#[derive(Default)]
-struct Claimed {
-    fingerprints: HashSet<Digest>,
-    packages: HashSet<Digest>,
-}
-
-impl Claimed {
-    fn add(&mut self, claim: &SignedClaim) {
-        self.fingerprints.insert(claim.claim.fingerprint);
-        self.packages.insert(claim.claim.digest);
-    }
+    /// What the swarm was told that is here.
+    announced: Mutex<HashSet<Digest>>,
 }
 
 impl Shared {
     /// Of this store. Reads the claims: blocking.
     #[must_use]
     pub fn new(store: &Store, sharing: Sharing, groups: Arc<Groups>, trust: Arc<Trust>) -> Self {
-        let mut claimed = Claimed::default();
-        if sharing.builds != BuildShare::None {
-            all_claims(store).iter().for_each(|claim| claimed.add(claim));
-        }
         Self {
             store: store.clone(),
-            sharing,
-            claimed: RwLock::new(claimed),
+            gives: Gives::new(store, sharing, Arc::clone(&groups), trust, &all_claims(store)),
             groups,
-            trust,
-            offered: RwLock::default(),
             queries: OnceLock::new(),
             dialogues: OnceLock::new(),
             given_bytes: Arc::default(),
+            announced: Mutex::default(),
         }
     }
 
-    /// A claim was kept: what it names may be given from now on.
-    pub fn share_claim(&self, claim: &SignedClaim) {
-        if self.sharing.builds != BuildShare::None {
-            self.claimed.write().unwrap_or_else(PoisonError::into_inner).add(claim);
-        }
-    }
-
-    /// Gives a blob of the store to this peer, until [`Shared::take_back`].
-    pub fn offer(&self, digest: Digest, peer: PeerId) {
-        let mut offered = self.offered.write().unwrap_or_else(PoisonError::into_inner);
-        *offered.entry(digest).or_default().entry(peer).or_default() += 1;
-    }
-
-    /// Takes back what [`Shared::offer`] gave.
-    pub fn take_back(&self, digest: &Digest, peer: &PeerId) {
-        let mut offered = self.offered.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(peers) = offered.get_mut(digest) {
-            // Another job may have offered the same.
-            if let Some(times) = peers.get_mut(peer) {
-                *times -= 1;
-                if *times == 0 {
-                    peers.remove(peer);
-                }
-            }
-            if peers.is_empty() {
-                offered.remove(digest);
-            }
-        }
-    }
-
-    /// What was offered to a peer that was taken off the group since is not given.
-    fn is_offered(&self, digest: &Digest, peer: &PeerId) -> bool {
-        if self.groups.role(peer).is_none() && !self.trust.is_trusted(peer) {
-            return false;
-        }
-        let offered = self.offered.read().unwrap_or_else(PoisonError::into_inner);
-        offered.get(digest).is_some_and(|peers| peers.contains_key(peer))
+    /// What goes to whom.
+    #[must_use]
+    pub fn gives(&self) -> &Gives {
+        &self.gives
     }
 
     /// Says who answers questions of [`Topic::Query`] from now on; the first to say it stays.
@@ -138,50 +70,35 @@ impl Shared {
         }
     }
 
-    fn claimed(&self) -> RwLockReadGuard<'_, Claimed> {
-        self.claimed.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Bytes read to be given to peers since the start.
     #[must_use]
     pub fn given_bytes(&self) -> u64 {
         self.given_bytes.load(Ordering::Relaxed)
     }
 
-    /// True when a blob may be announced, and given to anybody near.
-    #[must_use]
-    pub fn allows(&self, digest: &Digest) -> bool {
-        self.allows_distfile(digest) || self.announces_builds() && self.claimed().packages.contains(digest)
-    }
-
-    /// RESTRICT and licence allow it in every ebuild that names it. One that no Manifest here names may not be given.
-    fn allows_distfile(&self, digest: &Digest) -> bool {
-        self.sharing.distfiles && self.store.catalog().may_announce(digest)
-    }
-
-    /// RESTRICT and the licences it follows from are about handing on to others. The machines of a group are no others: what
-    /// their user brought to one of them by hand is for all of them. Nobody is told of it: who needs it asks every member.
-    fn gives_restricted(&self, digest: &Digest, peer: &PeerId) -> bool {
-        self.sharing.distfiles && self.groups.role(peer).is_some() && !self.store.catalog().by_digest(digest).is_empty()
-    }
-
-    /// What only members are given is not announced: neither neighbours nor the DHT learn what is built here.
-    fn announces_builds(&self) -> bool {
-        self.sharing.builds == BuildShare::Lan
-    }
-
-    /// Whether a peer is given packages and claims on them.
-    fn gives_builds(&self, peer: &PeerId) -> bool {
-        match self.sharing.builds {
-            BuildShare::None => false,
-            BuildShare::Lan => true,
-            BuildShare::Group => self.groups.role(peer).is_some() || self.trust.is_trusted(peer),
+    /// All that is announced now, held and allowed. Looks at every blob: blocking.
+    fn list(&self) -> Vec<Digest> {
+        let mut all: Vec<Digest> = Vec::new();
+        if self.gives.announces_builds() {
+            all.extend(&self.gives.claimed().fingerprints);
         }
+        let mut after = None;
+        loop {
+            let page = self.store.list(after.as_ref(), PAGE);
+            let Some((last, _size)) = page.last() else { return all };
+            after = Some(*last);
+            all.extend(page.iter().map(|(digest, _size)| *digest).filter(|digest| self.gives.is_for_all(digest)));
+        }
+    }
+
+    fn lock_announced(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True when a digest is one of those that are announced now if they are held.
     fn announces(&self, digest: &Digest) -> bool {
-        self.allows(digest) || self.announces_builds() && self.claimed().fingerprints.contains(digest)
+        let gives = &self.gives;
+        gives.is_for_all(digest) || gives.announces_builds() && gives.claimed().fingerprints.contains(digest)
     }
 }
 
@@ -200,9 +117,7 @@ impl ReadAt for OpenBlob {
 
 impl Holdings for Shared {
     fn open(&self, digest: &Digest, peer: &PeerId) -> Option<Held> {
-        let package = || self.gives_builds(peer) && self.claimed().packages.contains(digest);
-        let distfile = self.allows_distfile(digest) || self.gives_restricted(digest, peer);
-        if !distfile && !package() && !self.is_offered(digest, peer) {
+        if !self.gives.may_give(What::Blob(digest), peer) {
             return None;
         }
         let blob = crate::domain::held(&self.store, digest)?;
@@ -211,7 +126,7 @@ impl Holdings for Shared {
     }
 
     fn claims(&self, fingerprint: &Digest, peer: &PeerId) -> Vec<Vec<u8>> {
-        if !self.gives_builds(peer) || !self.claimed().fingerprints.contains(fingerprint) {
+        if !self.gives.may_give(What::Claims(fingerprint), peer) {
             return Vec::new();
         }
         kept_claims(&self.store, fingerprint).iter().map(|claim| claim.as_bytes().to_vec()).collect()
@@ -240,31 +155,24 @@ impl Holdings for Shared {
     }
 
     fn announced(&self) -> Vec<Digest> {
-        let mut all: Vec<Digest> = Vec::new();
-        if self.announces_builds() {
-            all.extend(&self.claimed().fingerprints);
-        }
-        let mut after = None;
-        loop {
-            let page = self.store.list(after.as_ref(), PAGE);
-            let Some((last, _size)) = page.last() else { return all };
-            after = Some(*last);
-            all.extend(page.iter().map(|(digest, _size)| *digest).filter(|digest| self.allows(digest)));
-        }
+        // Listed under the lock: what comes or goes meanwhile is noted after this, not before.
+        let mut announced = self.lock_announced();
+        let all = self.list();
+        announced.extend(&all);
+        all
     }
 }
 
-/// Keeps the announcements true.
+/// Keeps the announcements true: each change costs by what changed.
 pub struct Announcer {
     shared: Arc<Shared>,
-    announced: Mutex<HashSet<Digest>>,
 }
 
 impl Announcer {
-    /// `announced` is what the swarm was told when it started.
+    /// Of what is shared; the swarm lists it by itself when it starts.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, announced: Vec<Digest>) -> Self {
-        Self { shared, announced: Mutex::new(announced.into_iter().collect()) }
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// What is given to others.
@@ -275,7 +183,7 @@ impl Announcer {
 
     /// One blob came or went.
     pub fn note(&self, swarm: &Swarm, digest: Digest, held: bool) {
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut announced = self.shared.lock_announced();
         if held && self.shared.announces(&digest) {
             if announced.insert(digest) {
                 swarm.announce(&[digest]);
@@ -285,11 +193,24 @@ impl Announcer {
         }
     }
 
-    /// Compares everything: after the repositories changed, or events were lost. Blocking.
+    /// Looks again at what the repositories say otherwise than before. Blocking.
+    pub fn follow_catalog(&self, swarm: &Swarm) {
+        match self.shared.store.catalog().take_touched() {
+            Touched::Digests(digests) => {
+                for digest in digests {
+                    // A fingerprint is no blob, and no repository says anything of it.
+                    self.note(swarm, digest, self.shared.store.contains(&digest));
+                }
+            }
+            Touched::Many => self.compare(swarm),
+        }
+    }
+
+    /// Compares everything: after events were lost, or most of the catalog was written. Blocking.
     pub fn compare(&self, swarm: &Swarm) {
         // Listed under the lock: what comes or goes meanwhile is noted after this, not before.
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: HashSet<Digest> = self.shared.announced().into_iter().collect();
+        let mut announced = self.shared.lock_announced();
+        let now: HashSet<Digest> = self.shared.list().into_iter().collect();
         let gone: Vec<Digest> = announced.difference(&now).copied().collect();
         let new: Vec<Digest> = now.difference(&announced).copied().collect();
         if !gone.is_empty() {
@@ -304,17 +225,20 @@ impl Announcer {
 
 impl std::fmt::Debug for Announcer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let count = self.announced.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = self.shared.lock_announced().len();
         write!(f, "Announcer({count} announced)")
     }
 }
 
-/// Follows the store's events until the daemon stops.
-pub async fn follow(store: Store, swarm: Swarm, announcer: Arc<Announcer>) {
-    let mut events = Some(store.subscribe());
-    // What came between the list the swarm started with and this subscription.
-    let (comparing, told) = (Arc::clone(&announcer), swarm.clone());
-    blocking::run(move || comparing.compare(&told)).await;
+/// Follows the store's events until the daemon stops. The first are subscribed to before the swarm lists what is here, so that
+/// nothing is missed between; without them everything is compared first.
+pub async fn follow(store: Store, events: Option<Events>, swarm: Swarm, announcer: Arc<Announcer>) {
+    let missed = events.is_none();
+    let mut events = Some(events.unwrap_or_else(|| store.subscribe()));
+    if missed {
+        let (comparing, told) = (Arc::clone(&announcer), swarm.clone());
+        blocking::run(move || comparing.compare(&told)).await;
+    }
     while let Some(feed) = events.take() {
         let (swarm, announcer) = (swarm.clone(), Arc::clone(&announcer));
         // The wait is short so that the blocking pool is free to end when the daemon stops.
@@ -338,8 +262,9 @@ const EVENT_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builds::claim::Claim;
+    use crate::builds::claim::{Claim, SignedClaim};
     use crate::builds::substitute::claim_key;
+    use crate::config_build::BuildShare;
     use crate::group::Role;
     use crate::swarm::Identity;
     use std::time::Duration;
@@ -428,22 +353,6 @@ mod tests {
         assert_eq!(lan.announced().len(), 2, "package and fingerprint");
         assert_eq!(node.gives(&none, &member), [false; 2]);
         assert!(none.announced().is_empty());
-    }
-
-    #[test]
-    fn what_is_offered_to_one_peer_is_for_that_peer_until_it_is_taken_back() {
-        let node = Node::new();
-        let shared = node.shared(BuildShare::None);
-        let (one, other) = (node.member(Role::Build), node.member(Role::Sign));
-        let (stranger, digest) = (PeerId::random(), Digest::of(PACKAGE));
-        shared.offer(digest, stranger);
-        assert!(shared.open(&digest, &stranger).is_none(), "one that is no member any more");
-        shared.offer(digest, one);
-        assert!(shared.open(&digest, &one).is_some() && shared.open(&digest, &other).is_none());
-        shared.take_back(&digest, &other);
-        assert!(shared.open(&digest, &one).is_some());
-        shared.take_back(&digest, &one);
-        assert!(shared.open(&digest, &one).is_none());
     }
 
     #[test]

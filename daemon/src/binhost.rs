@@ -1,20 +1,27 @@
 //! This node's binhost: the binary packages it offers to its own Portage, and their index.
 //!
 //! A package is listed exactly while its blob is held, for Portage gives up where a listed file is missing, and while this
-//! machine can use it ([`usable`]), for Portage compares neither processors nor libraries. The index changes at
-//! once, from one [`Generation`] to the next. Portage takes a new one only if its time is more than five seconds behind that
+//! machine can use it ([`usable`]), for Portage compares neither processors nor libraries. A change costs a row; the index,
+//! which grows with all packages, is made anew when somebody asks for it after a change, or when changes pause, and goes from
+//! one [`Generation`] to the next at once. Portage takes a new one only if its time is more than five seconds behind that
 //! of the one it has; so each generation that follows one that was served is at least [`STEP_S`] younger, across restarts and
 //! whatever the clock does. What is served less often than that never runs ahead of the clock.
 
 mod answers;
 pub mod ask;
 mod generation;
+mod owner;
+mod path;
 mod row;
 mod usable;
 
 pub use answers::OwnPortage;
 pub use generation::Generation;
-pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums, parse_path, path_of};
+pub use owner::Owner;
+pub use path::{parse_path, path_of};
+#[cfg(test)]
+pub(crate) use row::tests::row as a_row;
+pub use row::{BinpkgRow, COMPILED_WITH, DecodeRowError, Demands, Origin, Sums};
 pub use usable::{Instance, Reject, RejectKind};
 
 use crate::blocking;
@@ -42,8 +49,6 @@ pub const PACKAGES_MAX: usize = 50_000;
 pub(crate) const PIN_ROOT: &str = "binary packages of this node";
 /// Key of the row that is about the index and not about a package; a package's has the 64 bytes of its digest.
 const STATE_KEY: &[u8] = b"generation";
-/// Key of the row with what Portage said of the packages.
-const ANSWERS_KEY: &[u8] = b"answers";
 /// Version of the first of these rows.
 const STATE_VERSION: u8 = 1;
 /// Rows that are read at once.
@@ -74,17 +79,22 @@ pub struct Binhost {
     root: PinRoot,
     machine: Arc<Machine>,
     state: Mutex<State>,
+    /// The state that the current index was made from; held while one is made.
+    made: Mutex<u64>,
     current: RwLock<Arc<Generation>>,
     changed: Notify,
     looks: ask::Looks,
 }
 
-#[derive(Default)]
+/// What the index is made from. A clone is cheap, and is what an index is made of while the rest goes on.
+#[derive(Clone, Default)]
 struct State {
-    rows: BTreeMap<Digest, BinpkgRow>,
+    /// Counts the changes.
+    version: u64,
+    rows: BTreeMap<Digest, Arc<BinpkgRow>>,
     header: BTreeMap<String, String>,
-    answers: Answers,
-    rejected: BTreeMap<Digest, Vec<Reject>>,
+    answers: Arc<Answers>,
+    rejected: Arc<BTreeMap<Digest, Vec<Reject>>>,
 }
 
 /// What the index was when it was last written: its time, its digest, its header.
@@ -99,32 +109,29 @@ impl Binhost {
         let saved = store.row(RowTable::Binpkgs, STATE_KEY).map_err(BinhostError::Read)?;
         let saved = saved.and_then(|bytes| serde_ipld_dagcbor::from_slice::<Saved>(&bytes).ok());
         let (_, timestamp, digest, header) = saved.unwrap_or_default();
-        let answers = store.row(RowTable::Binpkgs, ANSWERS_KEY).map_err(BinhostError::Read)?;
-        let answers = answers.and_then(|bytes| Answers::decode(&bytes)).unwrap_or_default();
-        let mut state = State { rows: read_rows(store)?, header, answers, rejected: BTreeMap::new() };
+        let answers = Answers::decode(&answers::read(store).map_err(BinhostError::Read)?).unwrap_or_default();
+        let (rows, answers) = (read_rows(store)?, Arc::new(answers));
+        let mut state = State { version: 1, rows, header, answers, rejected: Arc::default() };
         state.judge(&machine);
         let current = Generation::new(&state.index(store, timestamp));
         // Nobody knows who saw the last one before this start.
         current.mark_served();
         let known = current.digest().to_string() == digest;
         let root = PIN_ROOT.parse().expect("the name is short and has no control characters");
-        let (state, current) = (Mutex::new(state), RwLock::new(Arc::new(current)));
+        let kept: Vec<Digest> = state.rows.values().flat_map(|row| row.kept()).collect();
         let binhost = Self {
             store: store.clone(),
             root,
             machine,
-            state,
-            current,
+            state: Mutex::new(state.clone()),
+            made: Mutex::new(state.version),
+            current: RwLock::new(Arc::new(current)),
             changed: Notify::new(),
             looks: ask::Looks::default(),
         };
-        {
-            let state = binhost.state();
-            let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();
-            store.repin(&binhost.root, &kept).map_err(BinhostError::Pin)?;
-            if !known {
-                binhost.switch(&state)?;
-            }
+        store.repin(&binhost.root, &kept).map_err(BinhostError::Pin)?;
+        if !known {
+            binhost.switch(&state)?;
         }
         Ok(binhost)
     }
@@ -132,7 +139,7 @@ impl Binhost {
     /// Offers a package, or what is newly known of it. Its blob should be in the store; it is listed once it is. Blocking.
     ///
     /// # Errors
-    /// When it cannot be written down, or the new index cannot; what is written down is listed by the next change or start.
+    /// When it cannot be written down.
     pub fn add(&self, row: BinpkgRow) -> Result<(), BinhostError> {
         self.add_with(row, &[])
     }
@@ -155,10 +162,11 @@ impl Binhost {
         changes.extend_from_slice(others);
         self.store.put_rows(&changes)?;
         // Whatever is added was planned with this machine's configuration.
-        state.answers.note_planned(row.digest);
-        state.rows.insert(row.digest, row);
+        Arc::make_mut(&mut state.answers).note_planned(row.digest);
+        state.rows.insert(row.digest, Arc::new(row));
+        state.version += 1;
         self.changed.notify_one();
-        self.compare_locked(&mut state)
+        Ok(())
     }
 
     /// Offers a package no longer; its blob may go at the next gc. False when it was not offered. Blocking.
@@ -172,38 +180,39 @@ impl Binhost {
         }
         self.store.delete_row(RowTable::Binpkgs, digest.as_bytes())?;
         state.rows.remove(digest);
-        state.answers.forget(digest);
-        self.compare_locked(&mut state)?;
-        let kept: Vec<Digest> = state.rows.values().flat_map(BinpkgRow::kept).collect();
+        Arc::make_mut(&mut state.answers).forget(digest);
+        state.version += 1;
+        let kept: Vec<Digest> = state.rows.values().flat_map(|row| row.kept()).collect();
         self.store.repin(&self.root, &kept).map_err(BinhostError::Pin)?;
         Ok(true)
     }
 
     /// Lets go of packages that were built for other machines before a moment, in seconds since the epoch: who wanted them
-    /// has them. How many. Blocking.
+    /// has them. Which. Blocking.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub fn forget_guests(&self, before: u64) -> Result<usize, BinhostError> {
-        let old = |row: &&BinpkgRow| row.guest && row.added_at < before;
+    pub fn forget_guests(&self, before: u64) -> Result<Vec<Digest>, BinhostError> {
+        let old = |row: &&Arc<BinpkgRow>| row.is_guest() && row.added_at < before;
         let gone: Vec<Digest> = self.state().rows.values().filter(old).map(|row| row.digest).collect();
         gone.iter().try_for_each(|digest| self.remove(digest).map(drop))?;
-        Ok(gone.len())
+        Ok(gone)
+    }
+
+    /// The packages that were built for other machines, and for whom.
+    #[must_use]
+    pub fn guests(&self) -> Vec<(Digest, Owner)> {
+        self.state().rows.values().filter(|row| row.is_guest()).map(|row| (row.digest, row.owner)).collect()
     }
 
     /// What the index says of all packages: `ARCH`, `CHOST`, `USE_EXPAND` and the like, as Portage's own header has them.
-    /// It survives a restart. Blocking.
-    ///
-    /// # Errors
-    /// When it cannot be written down.
-    pub fn set_header(&self, header: BTreeMap<String, String>) -> Result<(), BinhostError> {
+    /// It survives a restart, once an index with it was made.
+    pub fn set_header(&self, header: BTreeMap<String, String>) {
         let mut state = self.state();
-        let old = std::mem::replace(&mut state.header, header);
-        let compared = self.compare_locked(&mut state);
-        if compared.is_err() {
-            state.header = old;
+        if state.header != header {
+            state.header = header;
+            state.version += 1;
         }
-        compared
     }
 
     /// Looks again which blobs are held, and which packages can be used. Blocking.
@@ -211,26 +220,34 @@ impl Binhost {
     /// # Errors
     /// When a new index cannot be written down.
     pub fn compare(&self) -> Result<(), BinhostError> {
-        self.compare_locked(&mut self.state())
+        self.state().version += 1;
+        self.make()
     }
 
-    /// A blob came or went; costs little where no package is about it. Blocking.
+    /// A blob came or went; costs little where no package is about it.
     pub fn note(&self, digest: &Digest) {
         let mut state = self.state();
         if state.rows.contains_key(digest) {
-            report(self.compare_locked(&mut state));
+            state.version += 1;
         }
     }
 
-    /// The index as it is now.
+    /// The index as it is now. Blocking: it is made anew after a change.
     #[must_use]
     pub fn generation(&self) -> Arc<Generation> {
+        report(self.make());
+        self.made_last()
+    }
+
+    /// The index that was made last.
+    fn made_last(&self) -> Arc<Generation> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The index as it is now, to be given to a client: the next one will have a later time.
+    /// The index as it is now, to be given to a client: the next one will have a later time. Blocking.
     #[must_use]
     pub fn serve(&self) -> Arc<Generation> {
+        report(self.make());
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.mark_served();
         Arc::clone(&current)
@@ -239,21 +256,21 @@ impl Binhost {
     /// What is known of a package.
     #[must_use]
     pub fn row(&self, digest: &Digest) -> Option<BinpkgRow> {
-        self.state().rows.get(digest).cloned()
+        self.state().rows.get(digest).map(|row| BinpkgRow::clone(row))
     }
 
     /// All packages, held or not.
     #[must_use]
     pub fn rows(&self) -> Vec<BinpkgRow> {
-        self.state().rows.values().cloned().collect()
+        self.state().rows.values().map(|row| BinpkgRow::clone(row)).collect()
     }
 
     /// The packages that a recipe gave and whose blobs are held, the youngest first.
     #[must_use]
     pub fn of_recipe(&self, fingerprint: &Digest) -> Vec<BinpkgRow> {
         let state = self.state();
-        let fits = |row: &&BinpkgRow| row.fingerprint == *fingerprint && self.store.contains(&row.digest);
-        let mut found: Vec<BinpkgRow> = state.rows.values().filter(fits).cloned().collect();
+        let fits = |row: &&Arc<BinpkgRow>| row.fingerprint == *fingerprint && self.store.contains(&row.digest);
+        let mut found: Vec<BinpkgRow> = state.rows.values().filter(fits).map(|row| BinpkgRow::clone(row)).collect();
         found.sort_by_key(|row| std::cmp::Reverse(row.added_at));
         found
     }
@@ -280,10 +297,13 @@ impl Binhost {
     }
 
     fn select(&self, is_wanted: impl Fn(&BinpkgRow) -> bool) -> Vec<Instance> {
+        // What was added last is judged, too.
+        report(self.make());
         let state = self.state();
         let held = state.rows.values().filter(|row| is_wanted(row) && self.store.contains(&row.digest));
         let rejects = |row: &BinpkgRow| state.rejected.get(&row.digest).cloned().unwrap_or_default();
-        let mut all: Vec<Instance> = held.map(|row| Instance { rejects: rejects(row), row: row.clone() }).collect();
+        let mut all: Vec<Instance> =
+            held.map(|row| Instance { rejects: rejects(row), row: BinpkgRow::clone(row) }).collect();
         all.sort_by_key(|instance| std::cmp::Reverse(instance.row.added_at));
         all
     }
@@ -301,7 +321,7 @@ impl Binhost {
     }
 
     fn is_stale(&self, config: &str, ebuilds: &BTreeMap<Digest, u64>) -> bool {
-        self.state().answers.are_stale(config, ebuilds)
+        Arc::make_mut(&mut self.state().answers).are_stale(config, ebuilds)
     }
 
     /// What Portage would build now for each of these packages. Blocking.
@@ -313,33 +333,33 @@ impl Binhost {
         ebuilds: &BTreeMap<Digest, u64>,
     ) -> Result<(), BinhostError> {
         let mut state = self.state();
-        let state = &mut *state;
-        (state.answers.config, state.answers.machine) = (config, Some(machine));
+        let State { rows, answers, version, .. } = &mut *state;
+        let answers = Arc::make_mut(answers);
+        (answers.config, answers.machine) = (config, Some(machine));
         for (packages, would) in &answered {
-            for row in packages.iter().filter_map(|digest| state.rows.get(digest)) {
+            for row in packages.iter().filter_map(|digest| rows.get(digest)) {
                 let differing = would.as_ref().map(|now| answers::differing(&row.entry, now)).unwrap_or_default();
-                state.answers.note(row.digest, ebuilds.get(&row.digest).copied().unwrap_or(0), differing);
+                answers.note(row.digest, ebuilds.get(&row.digest).copied().unwrap_or(0), differing);
             }
         }
-        let kept = state.answers.encode();
-        if kept.len() <= store::VALUE_BYTES_MAX {
-            self.store.put_row(RowTable::Binpkgs, ANSWERS_KEY, &kept)?;
-        } else {
-            // Too many to be kept: the next start asks again.
-            self.store.delete_row(RowTable::Binpkgs, ANSWERS_KEY)?;
-        }
-        self.compare_locked(state)
+        *version += 1;
+        answers::write(&self.store, &answers.encode())?;
+        drop(state);
+        self.make()
     }
 
     /// Looks into the packages of rows that an earlier program wrote. Blocking.
     fn describe_old(&self) {
-        let old: Vec<BinpkgRow> = self.state().rows.values().filter(|row| row.demands.is_none()).cloned().collect();
-        for row in old {
-            let Some(demands) = demands_of(&self.store, &row.digest) else { continue };
+        let old: Vec<Digest> =
+            self.state().rows.values().filter(|row| row.demands.is_none()).map(|row| row.digest).collect();
+        for digest in old {
+            let Some(demands) = demands_of(&self.store, &digest) else { continue };
             let mut state = self.state();
-            let Some(known) = state.rows.get_mut(&row.digest) else { continue };
+            let Some(known) = state.rows.get_mut(&digest) else { continue };
+            let known = Arc::make_mut(known);
             known.demands = Some(demands);
-            let (key, value) = (*row.digest.as_bytes(), known.encode());
+            let (key, value) = (*digest.as_bytes(), known.encode());
+            state.version += 1;
             report(self.store.put_row(RowTable::Binpkgs, &key, &value).map_err(BinhostError::Write));
         }
     }
@@ -348,17 +368,28 @@ impl Binhost {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new generation if the one that is served is not what it should be.
-    fn compare_locked(&self, state: &mut State) -> Result<(), BinhostError> {
+    /// Makes the index anew if something changed since it was made. What changes meanwhile waits for the next time.
+    fn make(&self) -> Result<(), BinhostError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state().clone();
+        if *made == state.version {
+            return Ok(());
+        }
         state.judge(&self.machine);
-        let current = self.generation();
-        let unchanged = state.index(&self.store, current.timestamp).to_string().as_bytes() == current.text;
-        if unchanged { Ok(()) } else { self.switch(state) }
+        self.state().rejected = Arc::clone(&state.rejected);
+        let current = self.made_last();
+        let index = state.index(&self.store, current.timestamp);
+        if index.to_string().as_bytes() != current.text {
+            drop(index);
+            self.switch(&state)?;
+        }
+        *made = state.version;
+        Ok(())
     }
 
     fn switch(&self, state: &State) -> Result<(), BinhostError> {
         loop {
-            let old = self.generation();
+            let old = self.made_last();
             let served = old.was_served();
             // Who never saw the old one cannot take the new one for it.
             let timestamp = if served { now(&self.store).max(old.timestamp + STEP_S) } else { old.timestamp };
@@ -378,7 +409,7 @@ impl Binhost {
 
 impl State {
     fn judge(&mut self, machine: &Machine) {
-        self.rejected = usable::judge(&self.rows, machine, &self.answers);
+        self.rejected = Arc::new(usable::judge(&self.rows, machine, &self.answers));
     }
 
     /// The index of what is held and can be used.
@@ -395,21 +426,21 @@ impl State {
 
 impl std::fmt::Debug for Binhost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Binhost({} packages)", self.generation().packages)
+        write!(f, "Binhost({} packages)", self.made_last().packages)
     }
 }
 
-fn read_rows(store: &Store) -> Result<BTreeMap<Digest, BinpkgRow>, BinhostError> {
+fn read_rows(store: &Store) -> Result<BTreeMap<Digest, Arc<BinpkgRow>>, BinhostError> {
     let mut rows = BTreeMap::new();
     let mut after = None;
     loop {
         let page = store.rows(RowTable::Binpkgs, b"", after.as_deref(), PAGE_ROWS).map_err(BinhostError::Read)?;
         let Some((last, _)) = page.last() else { return Ok(rows) };
         after = Some(last.clone());
-        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY && key != ANSWERS_KEY) {
+        for (_, value) in page.iter().filter(|(key, _)| key != STATE_KEY && !key.starts_with(answers::KEY)) {
             match BinpkgRow::decode(value) {
                 Ok(_) if rows.len() >= PACKAGES_MAX => return Ok(rows),
-                Ok(row) => drop(rows.insert(row.digest, row)),
+                Ok(row) => drop(rows.insert(row.digest, Arc::new(row))),
                 Err(error) => tracing::error!(%error, "a row of a binary package cannot be read"),
             }
         }
@@ -456,7 +487,7 @@ pub async fn follow(store: Store, binhost: Arc<Binhost>) {
             match feed.next_within(EVENT_WAIT) {
                 Ok(store::Event::Added(digest, _) | store::Event::Removed(digest)) => binhost.note(&digest),
                 Ok(store::Event::Lost) => report(binhost.compare()),
-                Err(store::NextEventError::Quiet) => {}
+                Err(store::NextEventError::Quiet) => report(binhost.make()),
                 Err(store::NextEventError::Closed) => return None,
             }
             Some(feed)
@@ -604,7 +635,7 @@ mod tests {
         here.take_in(b"1");
         here.take_in(b"2");
         let binhost = here.binhost();
-        binhost.set_header([("CHOST".to_owned(), "x86_64-pc-linux-gnu".to_owned())].into()).unwrap();
+        binhost.set_header([("CHOST".to_owned(), "x86_64-pc-linux-gnu".to_owned())].into());
         binhost.add(row(b"1", 1)).unwrap();
         binhost.add(row(b"2", 2)).unwrap();
         let before = binhost.serve();

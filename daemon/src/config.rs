@@ -53,6 +53,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Addresses of the mirror and the status page.
     pub http: Vec<SocketAddr>,
+    /// Host names by which `http` may be asked, besides addresses and `localhost`.
+    pub http_names: Vec<String>,
     /// The socket for the verbs.
     pub control: PathBuf,
     /// Where peers connect.
@@ -221,6 +223,7 @@ struct NodeSection {
 #[serde(deny_unknown_fields, default)]
 struct HttpSection {
     listen: Option<Vec<SocketAddr>>,
+    names: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -353,6 +356,7 @@ impl Config {
         Self {
             data_dir: picker.pick("data_dir", flags.data_dir.clone(), file.data_dir, data_dir, path),
             http: picker.pick("http.listen", non_empty(&flags.http), file.http.listen, default_http, |l| show_list(l)),
+            http_names: picker.pick("http.names", None, file.http.names, Vec::new(), |list| show_list(list)),
             control: picker.pick("control.socket", flags.control.clone(), file.control.socket, control, path),
             swarm_listen: picker
                 .pick("swarm.listen", non_empty(&flags.p2p), file.swarm.listen, default_p2p, |l| show_list(l)),
@@ -419,6 +423,9 @@ impl Config {
         if self.http.is_empty() {
             return wrong("http.listen", "at least one address is needed: it is what Portage asks");
         }
+        if let Some(name) = self.http_names.iter().find(|name| !is_host_name(name)) {
+            return wrong("http.names", &format!("{name:?} is no host name such as strong.lan (without a port)"));
+        }
         if !(1..=45).contains(&self.mirror_stall_s) {
             return wrong("mirrors.stall_s", "must be from 1 to 45 seconds: Portage itself gives up after 60");
         }
@@ -449,6 +456,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 fn read_file(named: Option<&Path>) -> Result<(File, String), LoadConfigError> {
@@ -528,6 +541,15 @@ mod tests {
     fn values_that_cannot_be_meant_name_their_key() {
         let error = load("[mirrors]\nstall_s = 60\n", Overrides::default()).unwrap_err().to_string();
         assert!(error.starts_with("mirrors.stall_s"), "{error}");
+    }
+
+    #[test]
+    fn names_of_the_listener_are_host_names() {
+        let named = |text: &str| load(&format!("[http]\nnames = [{text:?}]\n"), Overrides::default());
+        assert_eq!(named("strong.lan").unwrap().0.http_names, ["strong.lan"]);
+        for wrong in ["", "strong.lan:8420", "*.lan", "http://strong.lan", "a..b", "strong.lan."] {
+            assert!(named(wrong).unwrap_err().to_string().starts_with("http.names"), "{wrong}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::announce::Announcer;
 use crate::binhost::Binhost;
 use crate::blocking;
+use crate::budget::{Class, Limits, Places, Who};
 use crate::builds::Builds;
 use crate::fetcher;
 use crate::flight::{End, Flight, Flights, Follower, ObtainError};
@@ -26,8 +27,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::{Blob, CatalogEntry, GcTarget, Store, Wanted};
-use tokio::sync::{Notify, Semaphore};
+use store::{Blob, CatalogEntry, Store, Wanted};
+use tokio::sync::Notify;
 use tree::digest::Digest;
 use tree::distfile::Distfile;
 
@@ -78,8 +79,8 @@ pub struct Domain {
     pub signing: SigningKey,
     /// What pins were looked up for.
     followed: pins::Followed,
-    /// Transfers that may run at the same time.
-    slots: Semaphore,
+    /// Transfers that may run at the same time; each counts for whoever brings its bytes.
+    transfers: Places,
 }
 
 /// Where a daemon is reached.
@@ -180,7 +181,7 @@ impl Domain {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, store, mirrors, swarm, repositories, announcer, binhost, builds, groups, addresses, tasks } =
             parts;
-        let slots = Semaphore::new(config.transfers_max);
+        let transfers = Places::new(Limits::of(config.transfers_max as u64), Duration::MAX);
         let kept = Arc::new(KeptPaths::open(&config.data_dir));
         let signing = SigningKey::below(&config.data_dir, &swarm.peer_id().to_string());
         let (flights, stats, started) = (Flights::default(), Stats::default(), Instant::now());
@@ -204,7 +205,7 @@ impl Domain {
             pins_changed: Notify::new(),
             signing,
             followed: pins::Followed::default(),
-            slots,
+            transfers,
         }
     }
 
@@ -252,7 +253,7 @@ impl Domain {
     fn take_over(&self, done: Refreshed) {
         self.mirrors.set_thirdparty(self.repositories.thirdparty());
         if done.changed() {
-            self.announcer.compare(&self.swarm);
+            self.announcer.follow_catalog(&self.swarm);
             self.pins_changed.notify_one();
             self.binhost.look_again();
         }
@@ -348,25 +349,24 @@ impl Domain {
 
     /// Runs one flight to its end.
     async fn fly(self: &Arc<Self>, flight: &Arc<Flight>, over_http: Option<mirrors::Source>, first: &[PeerId]) {
-        let end = match self.slots.acquire().await {
-            Err(_closed) => End::Failed(Arc::new(ObtainError::Stopping)),
-            Ok(_slot) => {
-                // It may have come in between the client's look into the store and this flight.
-                if let Some(blob) = self.get(flight.wanted.digest).await {
-                    End::Have(blob, Source::Store)
-                } else {
-                    if first.is_empty() {
-                        self.wait_for_first_peers(&flight.wanted.digest).await;
-                    }
-                    let (silent, digest) = (self.silent_holders(&flight.wanted.digest).await, flight.wanted.digest);
-                    let sources = Sources::new(digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
-                        .first(first)
-                        .silent(silent);
-                    match fetcher::obtain(self, flight, sources).await {
-                        Ok((blob, source)) => End::Have(blob, source),
-                        Err(error) => End::Failed(Arc::new(error)),
-                    }
-                }
+        // What only strangers can have waits among its like, and keeps no file of a mirror waiting.
+        let silent = self.silent_holders(&flight.wanted.digest).await;
+        let strange = over_http.is_none() && first.is_empty() && silent.is_empty();
+        let place = self.transfers.enter_when_free(if strange { Who::any(Class::Stranger) } else { Who::OWN }).await;
+        // It may have come in between the client's look into the store and this flight.
+        let end = if let Some(blob) = self.get(flight.wanted.digest).await {
+            End::Have(blob, Source::Store)
+        } else {
+            if first.is_empty() {
+                self.wait_for_first_peers(&flight.wanted.digest).await;
+            }
+            let sources = Sources::new(flight.wanted.digest, &self.swarm, &self.mirrors, over_http, &self.tasks)
+                .first(first)
+                .silent(silent)
+                .within(&self.transfers, place);
+            match fetcher::obtain(&self.store, flight, sources).await {
+                Ok((blob, source)) => End::Have(blob, source),
+                Err(error) => End::Failed(Arc::new(error)),
             }
         };
         self.note_end(flight, &end);
@@ -411,29 +411,6 @@ impl Domain {
         let took_ms = u64::try_from(flight.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let size = flight.progress().size;
         self.stats.ended(api::Ended { name: flight.name.clone(), size, source, error, at: now_s(), took_ms });
-    }
-
-    /// Lets go what was not used for longest until `size` more bytes fit. True when something went.
-    pub async fn make_room(&self, size: Option<u64>) -> bool {
-        let store = self.store.clone();
-        blocking::run(move || {
-            let (stats, options) = (store.stats(), store.options());
-            let size = size.unwrap_or(0);
-            let reachable = stats.disk_free_bytes.saturating_add(stats.bytes).saturating_sub(options.free_min_bytes);
-            if options.size_max_bytes.is_some_and(|max| size > max) || size > reachable {
-                // It would not fit into an empty store: nothing is let go for it.
-                return false;
-            }
-            let target = stats.bytes.saturating_sub(size);
-            match store.gc(GcTarget::Bytes(target), false) {
-                Ok(report) => report.freed_bytes > 0,
-                Err(error) => {
-                    tracing::error!(%error, "cannot make room in the store");
-                    false
-                }
-            }
-        })
-        .await
     }
 
     /// Names a Manifest gives to a digest, for people. Reads the index: blocking.

@@ -4,7 +4,7 @@
 //! one after the other would halve the speed.
 
 use crate::blocking;
-use crate::flight::{Flight, ObtainError, Progress, relayable};
+use crate::flight::{Flight, ObtainError, relayable};
 use crate::panics::Panicked;
 use crate::stats::Source;
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub enum Closed {
     Whole(Blob),
     /// All bytes were there and are not what they should be; they were thrown away.
     Wrong,
+    /// All bytes were there and are what the BLAKE2B says, and not what the SHA512 does: whoever wrote both down is wrong.
+    Contradiction,
     /// Bytes are missing; the partial is kept for later.
     Short,
 }
@@ -84,7 +86,7 @@ impl Ingest {
         taken
     }
 
-    /// Says the size, where the Manifest did not.
+    /// Notes the size that a source said, where the Manifest did not: where the file ends, if it is right. No room is reserved for it.
     pub async fn set_size(&mut self, size: u64) -> bool {
         self.orders.send(Order::SetSize(size)).await.is_ok()
     }
@@ -125,6 +127,8 @@ struct Writer<'flight> {
     tainted: bool,
     published: u64,
     source: Option<Source>,
+    /// The size, as a source said it.
+    said: Option<u64>,
 }
 
 impl<'flight> Writer<'flight> {
@@ -137,7 +141,12 @@ impl<'flight> Writer<'flight> {
             progress.received = received;
             progress.size = size;
         });
-        Self { incoming, flight, tainted, published: received, source: None }
+        Self { incoming, flight, tainted, published: received, source: None, said: None }
+    }
+
+    /// The size, proven or not.
+    fn size(&self) -> Option<u64> {
+        self.incoming.size().or(self.said)
     }
 
     fn run(mut self, mut queue: mpsc::Receiver<Order>) -> Result<Closed, ObtainError> {
@@ -145,7 +154,7 @@ impl<'flight> Writer<'flight> {
             match order {
                 Order::Append(bytes, source) => self.append(&bytes, source, queue.is_empty())?,
                 Order::SetSize(size) => {
-                    self.incoming.set_size(size).map_err(|error| refused(error.is_full(), &error))?;
+                    self.said = Some(size);
                     self.flight.update(|progress| progress.size = Some(size));
                 }
                 Order::Restart => self.restart()?,
@@ -167,7 +176,7 @@ impl<'flight> Writer<'flight> {
     }
 
     fn publish(&mut self) {
-        let (received, size, source) = (self.incoming.len(), self.incoming.size(), self.source);
+        let (received, size, source) = (self.incoming.len(), self.size(), self.source);
         let readable = relayable(received, size, self.tainted, self.flight.started.elapsed());
         self.published = received;
         self.flight.update(|progress| {
@@ -181,7 +190,12 @@ impl<'flight> Writer<'flight> {
         self.incoming.restart().map_err(|error| ObtainError::Store { why: error.to_string() })?;
         self.tainted = false;
         self.published = 0;
-        self.flight.update(Progress::restart);
+        self.said = None;
+        let size = self.incoming.size();
+        self.flight.update(|progress| {
+            progress.restart();
+            progress.size = size;
+        });
         Ok(())
     }
 
@@ -191,7 +205,7 @@ impl<'flight> Writer<'flight> {
     }
 
     fn close(mut self) -> Result<Closed, ObtainError> {
-        if self.incoming.size().is_none_or(|size| self.incoming.len() < size) {
+        if self.size().is_none_or(|size| self.incoming.len() < size) {
             return self.keep();
         }
         self.publish();
@@ -208,14 +222,50 @@ impl<'flight> Writer<'flight> {
         };
         match self.incoming.finish_telling(verified) {
             Ok(blob) => Ok(Closed::Whole(blob)),
-            Err(FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. }) => {
+            Err(error @ (FinishError::Mismatch { .. } | FinishError::Sha512Mismatch { .. })) => {
                 self.flight.update(|progress| {
                     progress.restart();
                     progress.reader = None;
                 });
-                Ok(Closed::Wrong)
+                let contradiction = matches!(error, FinishError::Sha512Mismatch { .. });
+                Ok(if contradiction { Closed::Contradiction } else { Closed::Wrong })
             }
             Err(error) => Err(refused(error.is_full(), &error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flight::Flights;
+    use std::os::unix::fs::MetadataExt as _;
+    use store::{Options, Wanted};
+    use tree::digest::Digest;
+
+    /// Bytes that the partials take on the disk while some of a file of 64 MiB have come.
+    async fn taken(proven: bool) -> u64 {
+        const SIZE: u64 = 64 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options { free_min_bytes: 0, ..Options::default() }).unwrap();
+        let wanted = Wanted { digest: Digest::of(b"large"), size: proven.then_some(SIZE), sha512: None };
+        let (flights, mut begun) = (Flights::default(), None);
+        let mut follower = flights.join("large", &wanted, |flight| begun = Some(flight)).unwrap();
+        let mut ingest = Ingest::open(&store, &begun.unwrap()).await.unwrap();
+        assert!(proven || ingest.set_size(SIZE).await);
+        assert!(ingest.append(Bytes::from(vec![0; 1 << 20]), Source::Peer).await);
+        let progress = follower.wait_until(|progress| progress.received > 0).await;
+        assert_eq!(progress.size, Some(SIZE));
+        let partials = std::fs::read_dir(dir.path().join("incoming")).unwrap();
+        let taken = partials.map(|partial| partial.unwrap().metadata().unwrap().blocks() * 512).sum();
+        assert!(matches!(ingest.close().await, Ok(Closed::Short)));
+        taken
+    }
+
+    /// A peer said "20 GiB" of a digest that no Manifest names, and the disk was reserved.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn room_is_reserved_for_a_size_of_a_manifest_and_for_no_other() {
+        assert!(taken(true).await >= 64 << 20);
+        assert!(taken(false).await <= 8 << 20);
     }
 }

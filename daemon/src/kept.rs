@@ -10,6 +10,11 @@ use std::sync::{Mutex, PoisonError};
 
 /// Paths remembered; the one used longest ago goes first. Snapshots are dated, so the table would grow for ever.
 const PATHS_MAX: usize = 512;
+/// Bytes of all of them: whoever asks for paths must not fill the disk. A few stages and snapshots, or what a machine takes
+/// from the official binhost in some weeks.
+const BYTES_MAX: u64 = 8 << 30;
+/// A larger file is handed through and not kept: an image of a whole system is asked for once.
+pub const FILE_MAX_BYTES: u64 = 2 << 30;
 /// A table larger than this was not written by us.
 const TABLE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// File of the table below the data directory.
@@ -25,8 +30,12 @@ pub struct Kept {
     pub etag: Option<String>,
     /// `Last-Modified` of the mirror.
     pub last_modified: Option<String>,
-    /// `Content-Type` of the mirror.
+    /// `Content-Type` of the mirror; earlier versions kept it, nothing reads it.
+    #[serde(default, skip_serializing)]
     pub content_type: Option<String>,
+    /// Bytes; 0 where an earlier version kept it.
+    #[serde(default)]
+    pub size: u64,
     /// When it was last asked for, seconds since the Unix epoch.
     pub used: u64,
 }
@@ -58,20 +67,27 @@ impl KeptPaths {
         Some(kept.clone())
     }
 
-    /// Remembers a path. Writes the table: blocking.
+    /// Remembers a path, and gives the digests of what is remembered no more for its sake. Writes the table: blocking.
     ///
     /// # Errors
     /// When the table cannot be written; it is then known until the daemon ends.
-    pub fn put(&self, path: &str, kept: Kept) -> Result<(), store::PathError> {
+    pub fn put(&self, path: &str, kept: Kept) -> Result<Vec<String>, store::PathError> {
         let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.insert(path.to_owned(), kept);
-        while paths.len() > PATHS_MAX {
-            let oldest = paths.iter().min_by_key(|(_, kept)| kept.used).map(|(path, _)| path.clone());
-            let Some(oldest) = oldest else { break };
-            paths.remove(&oldest);
+        let replaced = paths.insert(path.to_owned(), kept);
+        let mut gone: Vec<String> = replaced.map(|kept| kept.digest).into_iter().collect();
+        let mut bytes = paths.values().fold(0_u64, |sum, kept| sum.saturating_add(kept.size));
+        while paths.len() > PATHS_MAX || bytes > BYTES_MAX {
+            let oldest = paths.iter().filter(|(other, _)| *other != path).min_by_key(|(_, kept)| kept.used);
+            let Some(oldest) = oldest.map(|(path, _)| path.clone()) else { break };
+            if let Some(kept) = paths.remove(&oldest) {
+                bytes = bytes.saturating_sub(kept.size);
+                gone.push(kept.digest);
+            }
         }
+        gone.retain(|digest| paths.values().all(|kept| kept.digest != *digest));
         let json = serde_json::to_vec_pretty(&*paths).unwrap_or_default();
-        store::write_atomically(&self.file, &json, 0o644)
+        store::write_atomically(&self.file, &json, 0o644)?;
+        Ok(gone)
     }
 }
 
@@ -80,7 +96,8 @@ mod tests {
     use super::*;
 
     fn kept(used: u64) -> Kept {
-        Kept { digest: "00".repeat(64), etag: Some("\"x\"".into()), last_modified: None, content_type: None, used }
+        let digest = format!("{used:0128x}");
+        Kept { digest, etag: Some("\"x\"".into()), last_modified: None, content_type: None, size: 1, used }
     }
 
     #[test]
@@ -88,7 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         KeptPaths::open(dir.path()).put("/snapshots/a", kept(1)).unwrap();
         let again = KeptPaths::open(dir.path());
-        assert_eq!(again.get("/snapshots/a", 7), Some(kept(7)));
+        assert_eq!(again.get("/snapshots/a", 7), Some(Kept { used: 7, ..kept(1) }));
         assert_eq!(again.get("/snapshots/b", 7), None);
     }
 
@@ -108,5 +125,31 @@ mod tests {
         }
         assert_eq!(table.get("/snapshots/0", 0), None);
         assert!(table.get("/snapshots/1", 0).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes_and_what_goes_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = KeptPaths::open(dir.path());
+        let large = |used| Kept { size: FILE_MAX_BYTES, ..kept(used) };
+        let most = BYTES_MAX / FILE_MAX_BYTES;
+        for n in 0..most {
+            assert_eq!(table.put(&format!("/releases/{n}"), large(n)).unwrap(), Vec::<String>::new());
+        }
+        assert_eq!(table.put("/releases/more", large(most)).unwrap(), [large(0).digest]);
+        assert_eq!(table.get("/releases/0", 0), None);
+        // Another content of a path takes the place of the one before, and no content goes that another path has.
+        assert_eq!(table.put("/releases/more", large(most + 1)).unwrap(), [large(most).digest]);
+        table.put("/releases/same", Kept { size: 0, ..large(most + 1) }).unwrap();
+        assert_eq!(table.put("/releases/same", Kept { size: 0, ..large(77) }).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_table_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let row =
+            r#"{"/releases/a":{"digest":"00","etag":null,"last_modified":null,"content_type":"text/html","used":3}}"#;
+        store::write_atomically(&dir.path().join(TABLE_FILE), row.as_bytes(), 0o644).unwrap();
+        assert_eq!(KeptPaths::open(dir.path()).get("/releases/a", 4).unwrap().size, 0);
     }
 }

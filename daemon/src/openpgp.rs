@@ -7,6 +7,7 @@
 //! unusable on a day nobody thinks of; and it would protect from nobody, for whoever has the secret can move the expiry.
 //! What ends the trust is taking the public key out of Portage's keyring.
 
+use crate::private_files::{self, PrivateFileError};
 use pgp::composed::{
     ArmorOptions, CleartextSignedMessage, Deserializable as _, DetachedSignature, KeyType, SecretKeyParamsBuilder,
     SignedPublicKey, SignedSecretKey,
@@ -18,7 +19,7 @@ use pgp::types::{KeyDetails as _, KeyVersion, Password, Timestamp};
 use rand::rngs::OsRng;
 use std::fmt;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tree::gpkg_write::GpkgSigner;
@@ -31,8 +32,6 @@ const USER_ID_BYTES_MAX: usize = 256;
 const KEY_MODE: u32 = 0o600;
 /// Only the daemon's user sees what keys there are.
 const KEYS_MODE: u32 = 0o700;
-/// Who else may do something with a file.
-const OTHERS_BITS: u32 = 0o077;
 /// What is signed is hashed with the sum that Portage's own signing command asks of gpg (BINPKG_GPG_SIGNING_DIGEST).
 const HASH: HashAlgorithm = HashAlgorithm::Sha512;
 
@@ -57,16 +56,9 @@ pub enum OpenPgpError {
     /// The file cannot be written.
     #[error("cannot keep the key")]
     Write(#[from] store::PathError),
-    /// Others than its owner may read the secret.
-    #[error(
-        "others may read {path} (mode {mode:o}): take it back with `chmod 600` and think of who may have it already"
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
+    /// The file cannot be read, or others than its owner may use the secret.
+    #[error(transparent)]
+    Private(#[from] PrivateFileError),
     /// The file is not a key that this node could have made.
     #[error("{path} is not a signing key of this node: {why}")]
     NotAKey {
@@ -126,19 +118,8 @@ impl OpenPgpKey {
     /// # Errors
     /// When the file cannot be read, others may read it, or it is no key that signs.
     pub fn load(path: &Path) -> Result<Option<Self>, OpenPgpError> {
-        let failed = |source| OpenPgpError::Path { path: path.to_owned(), source };
         let not_a_key = |why: String| OpenPgpError::NotAKey { path: path.to_owned(), why };
-        let metadata = match std::fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => metadata.map_err(failed)?,
-        };
-        if !metadata.is_file() || metadata.len() > KEY_BYTES_MAX {
-            return Err(not_a_key(format!("it is not a file of at most {KEY_BYTES_MAX} bytes")));
-        }
-        if metadata.mode() & OTHERS_BITS != 0 {
-            return Err(OpenPgpError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
-        }
-        let armored = std::fs::read(path).map_err(failed)?;
+        let Some(armored) = private_files::read(path, KEY_BYTES_MAX)? else { return Ok(None) };
         Self::from_armored(&armored).map(Some).map_err(not_a_key)
     }
 
@@ -334,6 +315,7 @@ impl SigningKey {
 mod tests {
     use super::*;
     use sandbox::spawn::{Ended, Job};
+    use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
@@ -470,15 +452,22 @@ mod tests {
         };
         let half = &armored[..armored.len() / 2];
         let public = key.public_armored();
-        for text in ["", "no key", &public, half, &other, &locked, &"x".repeat(100_000)] {
+        for text in ["", "no key", &public, half, &other, &locked] {
             store::write_atomically(&path, text.as_bytes(), 0o600).unwrap();
             let error = OpenPgpKey::load(&path).unwrap_err();
             assert!(matches!(error, OpenPgpError::NotAKey { .. }), "{error}");
         }
         store::write_atomically(&path, armored.as_bytes(), 0o640).unwrap();
         let error = OpenPgpKey::load(&path).unwrap_err();
-        assert!(matches!(error, OpenPgpError::Exposed { mode: 0o640, .. }), "{error}");
-        assert!(matches!(OpenPgpKey::load(dir.path()), Err(OpenPgpError::NotAKey { .. })));
+        let told = |error: &OpenPgpError| {
+            matches!(error, OpenPgpError::Private(PrivateFileError::Exposed { mode: 0o640, .. }))
+        };
+        assert!(told(&error), "{error}");
+        let no_file = |path: &Path| {
+            matches!(OpenPgpKey::load(path), Err(OpenPgpError::Private(PrivateFileError::NotAFile { .. })))
+        };
+        store::write_atomically(&path, &[b'x'; 100_000], 0o600).unwrap();
+        assert!(no_file(&path) && no_file(dir.path()));
     }
 
     #[test]

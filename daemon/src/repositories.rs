@@ -27,6 +27,8 @@ use tree::thirdparty::ThirdPartyMirrors;
 
 /// A refresh asked for by a request that names something unknown happens at most this often.
 const EAGER_REFRESH: Duration = Duration::from_secs(5);
+/// And takes at most this part of the time, 1 in 50: anybody may name what is unknown.
+const EAGER_SHARE: u32 = 50;
 /// Requests wait for a refresh until it is this old, all together: emerge asks for one file after the other.
 const EAGER_WAIT: Duration = Duration::from_millis(800);
 
@@ -65,6 +67,8 @@ struct Turns {
     running: bool,
     began: Option<Instant>,
     last: Option<Instant>,
+    /// How long the last one took.
+    took: Duration,
 }
 
 /// What a refresh did.
@@ -167,7 +171,8 @@ impl Repositories {
     #[must_use]
     pub fn claim_eagerly(&self) -> bool {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.running || turns.last.is_some_and(|at| at.elapsed() < EAGER_REFRESH) {
+        let pause = EAGER_REFRESH.max(turns.took.saturating_mul(EAGER_SHARE));
+        if turns.running || turns.last.is_some_and(|at| at.elapsed() < pause) {
             return false;
         }
         (turns.running, turns.began) = (true, Some(Instant::now()));
@@ -299,6 +304,7 @@ struct Turn<'a>(&'a Repositories);
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.took = turns.began.map_or(Duration::ZERO, |began| began.elapsed());
         (turns.running, turns.last) = (false, Some(Instant::now()));
         drop(turns);
         self.0.turn_ended.notify_all();

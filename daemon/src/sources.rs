@@ -1,131 +1,39 @@
 //! Who is asked for one distfile, in which order, and what is remembered of how it went.
+//!
+//! Nobody can use up what others need to be asked: strangers have a count of their own, and places of their own among the
+//! transfers; a mirror is asked beside them as soon as the first peer did not give the file, and always before "nobody has it".
 
+mod opened;
+
+pub use opened::{BrokeOff, Contributor, Opened};
+
+use crate::budget::{Class, Place, Places, Who};
 use crate::fetcher::FIND_MAX;
 use crate::flight::ObtainError;
-use crate::stats::Source;
-use crate::swarm::{self, Offence, Swarm};
+use crate::swarm::{self, Offence, OpenError, Swarm};
 use crate::tasks::Tasks;
-use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Either, select};
 use libp2p::PeerId;
-use mirrors::{Candidate, FetchError, Mirrors, Origin, Patience, Report, Rounds};
+use mirrors::{Candidate, FetchError, Mirrors, Patience, Report, Rounds};
+use opened::OpenBody;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tree::digest::Digest;
 
-/// Openings of one flight, successful or not; a bound for hostile cases, far above any honest one.
-const OPENINGS_MAX: usize = 64;
+/// Strangers that one flight asks while others can be asked, and once nobody else is left.
+const STRANGERS_MAX: usize = 16;
+/// See [`STRANGERS_MAX`].
+const STRANGERS_AT_LAST_MAX: usize = 48;
+/// Openings at peers that the user named or that did well; each may be asked more than once.
+const NAMED_MAX: usize = 64;
+/// Wrong files of strangers after which they are asked last.
+const LIES_MAX: u32 = 2;
 /// A peer that does not answer by then is left while others may have it: a dead one must cost less than 100 ms.
 const ANSWER_WITH_OTHERS: Duration = Duration::from_millis(90);
 /// A peer that is the last hope gets more.
 const ANSWER_ALONE: Duration = Duration::from_secs(3);
-
-/// Who brought bytes of a partial.
-#[derive(Clone, Debug)]
-pub enum Contributor {
-    /// An earlier run of the daemon.
-    Earlier,
-    /// A peer.
-    Peer(PeerId),
-    /// A mirror or a host of SRC_URI.
-    Http(Candidate),
-}
-
-impl Contributor {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Earlier, Self::Earlier) => true,
-            (Self::Peer(one), Self::Peer(two)) => one == two,
-            (Self::Http(one), Self::Http(two)) => one == two,
-            _ => false,
-        }
-    }
-}
-
-/// A source that has begun to answer.
-#[derive(Debug)]
-pub struct Opened {
-    body: OpenBody,
-    started: Instant,
-    received: u64,
-}
-
-#[derive(Debug)]
-enum OpenBody {
-    Peer(PeerId, swarm::Body, u64),
-    Http(Candidate, Box<mirrors::Body>),
-}
-
-/// Why a source broke off.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokeOff {
-    /// A peer did.
-    #[error(transparent)]
-    Peer(#[from] swarm::BodyError),
-    /// A mirror or upstream did.
-    #[error(transparent)]
-    Http(#[from] FetchError),
-}
-
-impl Opened {
-    fn new(body: OpenBody) -> Self {
-        Self { body, started: Instant::now(), received: 0 }
-    }
-
-    /// What kind of source it is.
-    #[must_use]
-    pub fn source(&self) -> Source {
-        match &self.body {
-            OpenBody::Peer(..) => Source::Peer,
-            OpenBody::Http(candidate, _) => match candidate.origin() {
-                Origin::Mirror(_) => Source::Mirror,
-                Origin::Upstream(_) => Source::Upstream,
-            },
-        }
-    }
-
-    /// Who it is.
-    #[must_use]
-    pub fn contributor(&self) -> Contributor {
-        match &self.body {
-            OpenBody::Peer(peer, ..) => Contributor::Peer(*peer),
-            OpenBody::Http(candidate, _) => Contributor::Http(candidate.clone()),
-        }
-    }
-
-    /// First byte it sends: what was asked, or 0 when it cannot resume.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        match &self.body {
-            OpenBody::Peer(_, _, offset) => *offset,
-            OpenBody::Http(_, body) => body.offset(),
-        }
-    }
-
-    /// The whole size, as a peer says it; an HTTP source is only asked when the size is known.
-    #[must_use]
-    pub fn size(&self) -> Option<u64> {
-        match &self.body {
-            OpenBody::Peer(_, body, _) => Some(body.size()),
-            OpenBody::Http(..) => None,
-        }
-    }
-
-    /// The next bytes, none at the end.
-    ///
-    /// Cancel safe: yes; bytes that were on the way are lost with the source.
-    ///
-    /// # Errors
-    /// When the source breaks off or is silent for too long.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, BrokeOff> {
-        let chunk = match &mut self.body {
-            OpenBody::Peer(_, body, _) => body.chunk().await?,
-            OpenBody::Http(_, body) => body.chunk().await?,
-        };
-        self.received += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        Ok(chunk)
-    }
-}
 
 /// The question to the DHT: asked when no connected peer has it, or the first one that should have it did not give it.
 enum Search {
@@ -133,6 +41,9 @@ enum Search {
     Asked(oneshot::Receiver<Vec<PeerId>>),
     Answered,
 }
+
+type OpeningPeer = (PeerId, BoxFuture<'static, Result<swarm::Body, OpenError>>);
+type OpeningHttp = (Candidate, Patience, BoxFuture<'static, Result<mirrors::Body, FetchError>>);
 
 /// Everyone who may be asked for one distfile.
 pub struct Sources {
@@ -144,19 +55,31 @@ pub struct Sources {
     peers: VecDeque<PeerId>,
     /// Peers that may have it without saying so, asked when nobody else is left who would answer at once.
     silent: Vec<PeerId>,
-    /// Peers that did not answer in the short time given while there were others: they are asked again, patiently, when
-    /// the others have failed.
+    /// Peers that did not answer in the short time given while there were others, were slow or busy, or did badly before: they
+    /// are asked again, patiently, when the others have failed.
     late: Vec<PeerId>,
+    /// Peers whose file is shorter than what came so far, of a file whose size nobody proved.
+    shorter: Vec<PeerId>,
+    /// Strangers for whom there was no place among the transfers, or that were too many.
+    crowded: VecDeque<PeerId>,
     rounds: Rounds,
     search: Search,
     excluded: Vec<Contributor>,
     one_alone: bool,
     opened: usize,
+    strangers: usize,
+    named: usize,
+    lies: u32,
     last: Option<String>,
     /// A mirror whose turn it is once the peers before it have been asked.
     postponed: Option<(Candidate, Patience)>,
+    /// A peer did not give it: mirrors are asked beside the others.
+    failed: bool,
     /// True once nobody else is left: peers then get [`ANSWER_ALONE`].
     patient: bool,
+    /// The place among the transfers, which counts for whoever brings the bytes.
+    place: Option<Place>,
+    places: Option<Places>,
 }
 
 impl Sources {
@@ -170,28 +93,45 @@ impl Sources {
         tasks: &Tasks,
     ) -> Self {
         let candidates = wanted.as_ref().map(|wanted| mirrors.plan(wanted)).unwrap_or_default();
+        let (late, peers): (Vec<_>, Vec<_>) =
+            swarm.holders(&digest).into_iter().partition(|peer| swarm.is_doubted(peer));
         let mut sources = Self {
             digest,
             swarm: swarm.clone(),
             mirrors: mirrors.clone(),
             wanted,
             tasks: tasks.clone(),
-            peers: swarm.holders(&digest).into(),
+            peers: peers.into(),
             silent: Vec::new(),
-            late: Vec::new(),
+            late,
+            shorter: Vec::new(),
+            crowded: VecDeque::new(),
             rounds: Rounds::new(candidates),
             search: Search::NotAsked,
             excluded: Vec::new(),
             one_alone: false,
             opened: 0,
+            strangers: 0,
+            named: 0,
+            lies: 0,
             last: None,
             postponed: None,
+            failed: false,
             patient: false,
+            place: None,
+            places: None,
         };
         if sources.peers.is_empty() {
             sources.start_search();
         }
         sources
+    }
+
+    /// The place of this flight among the transfers.
+    #[must_use]
+    pub fn within(mut self, places: &Places, place: Place) -> Self {
+        (self.places, self.place) = (Some(places.clone()), Some(place));
+        self
     }
 
     /// Asks these first; whom the swarm says to hold it comes after them.
@@ -235,25 +175,50 @@ impl Sources {
     ///
     /// Cancel safe: yes; the source being opened is then lost.
     pub async fn next(&mut self, from: u64) -> Option<Opened> {
-        while self.opened < OPENINGS_MAX {
-            if let Some(peer) = self.next_peer() {
-                if let Some(opened) = self.open_peer(peer, from).await {
-                    return Some(opened);
-                }
-            } else if let Some((candidate, patience)) = self.postponed.take().or_else(|| self.rounds.next()) {
-                if patience == Patience::Long && self.more_peers().await {
-                    // Whom the DHT named, and slow peers, come before waiting long for slow mirrors.
-                    self.postponed = Some((candidate, patience));
-                    continue;
-                }
-                if let Some(opened) = self.open_http(candidate, from, patience).await {
-                    return Some(opened);
-                }
-            } else if !self.more_peers().await {
-                break;
+        let (mut peer, mut http): (Option<OpeningPeer>, Option<OpeningHttp>) = (None, None);
+        loop {
+            peer = peer.or_else(|| self.begin_peer(from));
+            if http.is_none() && (peer.is_none() || self.failed) {
+                http = self.begin_http(from);
+            }
+            let waits_long = http.as_ref().is_none_or(|(_, patience, _)| *patience == Patience::Long);
+            // Whom the DHT named, and slow peers, come before and beside waiting long for slow mirrors.
+            if peer.is_none() && waits_long && self.more_peers().await {
+                continue;
+            }
+            let opened = match (peer.take(), http.take()) {
+                (None, None) => match self.wait_for_a_stranger(from).await {
+                    Some(waited) => {
+                        peer = Some(waited);
+                        continue;
+                    }
+                    None => return None,
+                },
+                (Some((who, opening)), None) => self.peer_answered(who, from, opening.await),
+                (None, Some((candidate, _, opening))) => self.http_answered(candidate, opening.await),
+                (Some((who, asking)), Some((candidate, patience, opening))) => match select(asking, opening).await {
+                    Either::Left((answered, opening)) => {
+                        let opened = self.peer_answered(who, from, answered);
+                        match &opened {
+                            Some(_) => self.postponed = Some((candidate, patience)),
+                            None => http = Some((candidate, patience, opening)),
+                        }
+                        opened
+                    }
+                    Either::Right((answered, asking)) => {
+                        let opened = self.http_answered(candidate, answered);
+                        match &opened {
+                            Some(_) => self.peers.push_front(who),
+                            None => peer = Some((who, asking)),
+                        }
+                        opened
+                    }
+                },
+            };
+            if opened.is_some() {
+                return opened;
             }
         }
-        None
     }
 
     /// Peers that were not asked yet, or not patiently: those the DHT named, the silent ones, and those that were late. False when there
@@ -269,66 +234,125 @@ impl Sources {
         !self.peers.is_empty()
     }
 
-    fn next_peer(&mut self) -> Option<PeerId> {
+    /// Asks the next peer that may be asked, if there is a place for it.
+    fn begin_peer(&mut self, from: u64) -> Option<OpeningPeer> {
         loop {
             let peer = self.peers.pop_front()?;
-            if !self.is_excluded(&Contributor::Peer(peer)) {
-                return Some(peer);
+            if self.is_excluded(&Contributor::Peer(peer)) {
+                continue;
             }
+            let who = self.swarm.who(&peer);
+            let strange = who.class == Class::Stranger;
+            let too_many = match strange {
+                true => self.strangers >= STRANGERS_MAX || self.lies >= LIES_MAX,
+                false => self.named >= NAMED_MAX,
+            };
+            if too_many || !self.counts_for(who) {
+                self.failed = true;
+                self.crowded.push_back(peer);
+                continue;
+            }
+            self.strangers += usize::from(strange);
+            self.named += usize::from(!strange);
+            return Some(self.ask_peer(peer, from));
         }
+    }
+
+    fn ask_peer(&mut self, peer: PeerId, from: u64) -> OpeningPeer {
+        self.opened += 1;
+        let patience = if self.patient { ANSWER_ALONE } else { ANSWER_WITH_OTHERS };
+        let (swarm, digest) = (self.swarm.clone(), self.digest);
+        (peer, async move { swarm.open_within(peer, &digest, from, patience).await }.boxed())
+    }
+
+    /// The place among the transfers is for this one from now on. False when there is none for it.
+    fn counts_for(&self, who: Who) -> bool {
+        self.place.as_ref().is_none_or(|place| place.becomes(who))
+    }
+
+    /// Nobody else is left: gives up the place and waits for one that strangers may have.
+    async fn wait_for_a_stranger(&mut self, from: u64) -> Option<OpeningPeer> {
+        let peer = loop {
+            let peer = self.crowded.pop_front().filter(|_| self.strangers < STRANGERS_AT_LAST_MAX)?;
+            if !self.is_excluded(&Contributor::Peer(peer)) {
+                break peer;
+            }
+        };
+        self.strangers += 1;
+        if let Some(places) = &self.places {
+            drop(self.place.take());
+            self.place = Some(places.enter_when_free(self.swarm.who(&peer)).await);
+        }
+        Some(self.ask_peer(peer, from))
     }
 
     fn is_excluded(&self, who: &Contributor) -> bool {
         self.excluded.iter().any(|excluded| excluded.is(who))
     }
 
-    async fn open_peer(&mut self, peer: PeerId, from: u64) -> Option<Opened> {
-        self.opened += 1;
-        let patience = if self.patient { ANSWER_ALONE } else { ANSWER_WITH_OTHERS };
-        match self.swarm.open_within(peer, &self.digest, from, patience).await {
-            Ok(body) if self.wanted.as_ref().is_some_and(|wanted| wanted.distfile.size != body.size()) => {
-                // The Manifest says how large it is; who says otherwise has another file, or none.
-                self.swarm.blame(peer, Offence::WrongBytes);
-                self.start_search();
-                self.last = Some(format!("peer {peer} has another size"));
-                None
+    fn peer_answered(&mut self, peer: PeerId, from: u64, answer: Result<swarm::Body, OpenError>) -> Option<Opened> {
+        let size = self.wanted.as_ref().map(|wanted| wanted.distfile.size);
+        let told = match answer {
+            Ok(body) if size.is_none_or(|size| size == body.size()) => {
+                let mut opened = Opened::new(OpenBody::Peer(peer, body, from));
+                if self.patient {
+                    opened.be_patient();
+                }
+                return Some(opened);
             }
-            Ok(body) => Some(Opened::new(OpenBody::Peer(peer, body, from))),
+            // The Manifest says how large it is. Whether it is the peer that lies cannot be known without all of its bytes: a wrong
+            // Manifest must not have all blamed that have the file.
+            Ok(body) => format!("peer {peer} has another size, of {} bytes", body.size()),
             Err(error) => {
                 tracing::debug!(%peer, digest = ?self.digest, %error, "peer does not give it");
-                match error.offence() {
-                    Some(Offence::Stalled) if !self.patient => self.late.push(peer),
-                    Some(offence) => self.swarm.blame(peer, offence),
-                    None => {}
+                if !self.patient && matches!(error, OpenError::NoAnswer { .. } | OpenError::Busy { .. }) {
+                    self.late.push(peer);
                 }
-                self.start_search();
-                let told = format!("peer {peer}: {error}");
-                // That somebody simply does not have it says less than what a mirror said.
-                match error.offence() {
-                    Some(_) => self.last = Some(told),
-                    None => drop(self.last.get_or_insert(told)),
+                if matches!(error, OpenError::OutOfRange { .. }) && from > 0 {
+                    self.shorter.push(peer);
                 }
-                None
+                if let Some(offence) = error.offence() {
+                    self.swarm.blame(peer, offence);
+                }
+                format!("peer {peer}: {error}")
             }
+        };
+        self.failed = true;
+        self.start_search();
+        // That somebody simply does not have it says less than what a mirror said.
+        self.last.get_or_insert(told);
+        None
+    }
+
+    /// Asks the next candidate of the plan.
+    fn begin_http(&mut self, from: u64) -> Option<OpeningHttp> {
+        loop {
+            let (candidate, patience) = self.postponed.take().or_else(|| self.rounds.next())?;
+            let wanted = self.wanted.clone()?;
+            if self.is_excluded(&Contributor::Http(candidate.clone())) {
+                continue;
+            }
+            self.opened += 1;
+            let (mirrors, asked) = (self.mirrors.clone(), candidate.clone());
+            let opening = async move { mirrors.open(&asked, &wanted, from, patience).await };
+            return Some((candidate, patience, opening.boxed()));
         }
     }
 
-    async fn open_http(&mut self, candidate: Candidate, from: u64, patience: Patience) -> Option<Opened> {
-        let wanted = self.wanted.as_ref()?;
-        if self.is_excluded(&Contributor::Http(candidate.clone())) {
-            return None;
-        }
-        self.opened += 1;
-        match self.mirrors.open(&candidate, wanted, from, patience).await {
-            Ok(body) => Some(Opened::new(OpenBody::Http(candidate, Box::new(body)))),
-            Err(error) => {
-                tracing::debug!(%candidate, digest = ?self.digest, %error, "source does not give it");
-                self.mirrors.report(&candidate, Report::Failed(&error));
-                self.rounds.failed(&error);
-                self.last = Some(format!("{candidate}: {error}"));
-                None
+    fn http_answered(&mut self, candidate: Candidate, answer: Result<mirrors::Body, FetchError>) -> Option<Opened> {
+        let error = match answer {
+            Ok(body) => {
+                // There is always room for what this machine's own user named.
+                let _counted = self.counts_for(Who::OWN);
+                return Some(Opened::new(OpenBody::Http(candidate, Box::new(body))));
             }
-        }
+            Err(error) => error,
+        };
+        tracing::debug!(%candidate, digest = ?self.digest, %error, "source does not give it");
+        self.mirrors.report(&candidate, Report::Failed(&error));
+        self.rounds.failed(&error);
+        self.last = Some(format!("{candidate}: {error}"));
+        None
     }
 
     /// A source sent all it had.
@@ -348,6 +372,11 @@ impl Sources {
                 self.mirrors.report(candidate, Report::Failed(error));
             }
             (OpenBody::Peer(peer, ..), BrokeOff::Peer(error)) => {
+                self.failed = true;
+                self.start_search();
+                if !self.patient && error.offence() == Offence::Slow {
+                    self.late.push(*peer);
+                }
                 self.swarm.blame(*peer, error.offence());
             }
             // A body only gives errors of its own kind.
@@ -355,11 +384,23 @@ impl Sources {
         }
     }
 
-    /// All bytes were there and the digest was wrong.
-    pub fn wrong(&mut self, contributors: &[Contributor]) {
+    /// All bytes were there and what the digest says.
+    pub fn right(&self, contributors: &[Contributor]) {
+        if let [Contributor::Peer(peer)] = contributors {
+            self.swarm.praise(*peer);
+        }
+    }
+
+    /// All bytes were there and the digest was wrong. True when it was a stranger that brought them: what strangers do does not
+    /// use up the patience with the others.
+    pub fn wrong(&mut self, contributors: &[Contributor]) -> bool {
+        let mut strange = false;
         match contributors {
             [Contributor::Peer(peer)] => {
                 tracing::warn!(%peer, digest = ?self.digest, "peer sent wrong bytes");
+                strange = self.swarm.who(peer).class == Class::Stranger;
+                self.lies += u32::from(strange);
+                self.failed = true;
                 self.swarm.blame(*peer, Offence::WrongBytes);
                 self.last = Some(format!("peer {peer} sent wrong bytes"));
             }
@@ -372,10 +413,11 @@ impl Sources {
                 tracing::warn!(?contributors, digest = ?self.digest, "bytes of several sources do not fit together");
                 self.last = Some("bytes of several sources did not fit together".to_owned());
                 self.start_over_alone();
-                return;
+                return false;
             }
         }
         self.excluded.extend_from_slice(contributors);
+        strange
     }
 
     /// Everyone once more from the first byte, mirrors first.
@@ -386,6 +428,27 @@ impl Sources {
         self.late = self.swarm.holders(&self.digest);
         self.peers.clear();
         self.rounds = Rounds::new(candidates);
+        (self.postponed, self.failed) = (None, true);
+    }
+
+    /// Asks again, from the first byte, whose file is shorter than what came so far. False when there is nobody.
+    pub fn take_shorter(&mut self) -> bool {
+        self.peers.extend(self.shorter.drain(..));
+        !self.peers.is_empty()
+    }
+
+    /// Asks a peer again, from another byte.
+    pub fn once_more(&mut self, opened: &Opened) {
+        if let OpenBody::Peer(peer, ..) = &opened.body {
+            self.peers.push_front(*peer);
+        }
+    }
+
+    /// The error for a Manifest whose digests are of two files.
+    #[must_use]
+    pub fn contradiction(&self) -> ObtainError {
+        let last = Some("the BLAKE2B of the Manifest is right, and its SHA512 is of another file".to_owned());
+        ObtainError::Nobody { tried: self.opened, last }
     }
 
     /// The error for "everyone was asked".
@@ -398,6 +461,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Source;
     use crate::swarm::{Config, Held, Holdings, Identity, Network, ReadAt};
     use std::sync::Arc;
     use tree::distfile::Distfile;
@@ -453,11 +517,10 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_peer_that_claims_another_size_is_passed_over_and_blamed() {
-        for lie in [CONTENT.len() as u64 + 1, CONTENT.len() as u64 - 1, 0, u64::MAX] {
-            let (opened, banned) = first_of_a_peer_that_claims(lie).await;
-            // A size that no blob has is no answer at all, which costs less.
-            assert!(opened.is_none() && banned == (lie < u64::MAX), "{lie}: {opened:?}");
+    async fn a_peer_that_claims_another_size_is_passed_over_and_not_blamed_since_the_manifest_may_be_wrong() {
+        for other in [CONTENT.len() as u64 + 1, CONTENT.len() as u64 - 1, 0, u64::MAX] {
+            let (opened, banned) = first_of_a_peer_that_claims(other).await;
+            assert!(opened.is_none() && !banned, "{other}: {opened:?}");
         }
     }
 

@@ -4,21 +4,23 @@
 //! the word to the service manager, wait a moment for that, so that on most machines whoever waits for it finds all files
 //! known; [`Ready::indexed`] says whether it is so.
 
-use crate::announce::{self, Announcer, Shared, Sharing};
+use crate::announce::{self, Announcer, Shared};
 use crate::api::Ready;
 use crate::binhost::{self, Binhost, BinhostError};
 use crate::blocking;
 use crate::builds::trust::Trust;
-use crate::builds::{self, Builds};
+use crate::builds::{self, Builds, substitute};
 use crate::config::Config;
 use crate::domain::{Addresses, Domain, Parts};
+use crate::gives::Sharing;
 use crate::group::{Groups, gossip};
 use crate::http::{control, public, serve_tcp, serve_unix};
 use crate::machine::Machine;
 use crate::portage::Portage;
+use crate::private_files::{self, PrivateFileError};
 use crate::questions::members;
 use crate::repositories::{AskMetadata, Repositories};
-use crate::swarm::{self, Holdings as _, Identity, Swarm};
+use crate::swarm::{self, Identity, Swarm};
 use crate::tasks::Tasks;
 use crate::upkeep;
 use mirrors::{Mirrors, Options as MirrorOptions};
@@ -26,7 +28,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,8 @@ const READY_WAIT: Duration = Duration::from_secs(10);
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
 /// File of the node's key below the data directory.
 const KEY_FILE: &str = "identity.key";
+/// A key has some 70 bytes.
+const KEY_MAX_BYTES: u64 = 4096;
 /// Open files that hundreds of peers and transfers need.
 const OPEN_FILES: u64 = 65_536;
 /// Bits of the control socket: its owner and group may use the verbs.
@@ -67,6 +71,9 @@ pub enum RunError {
     /// The jobs, and whom the user enrolled and trusts.
     #[error("cannot read the jobs, the groups and whose claims count")]
     Builds(#[from] store::IndexError),
+    /// The key of this node, or the control socket.
+    #[error(transparent)]
+    Private(#[from] PrivateFileError),
     /// The key of this node.
     #[error("the key {path} cannot be read: {why}")]
     Key {
@@ -139,15 +146,16 @@ pub async fn run(
 
     let groups = Arc::new(open_groups(&config, &store, &identity).await?);
     let trust = Arc::new(open_trust(&store, &groups).await?);
-    let shared = Arc::new(open_shared(&store, &config, &groups, &trust).await);
+    let shared = Arc::new(open_shared(&store, &config, &groups, &trust, &binhost).await);
     let builds = open_builds(&config, &store, &identity, trust, &path).await?;
     let ask: Arc<dyn AskMetadata> =
         Arc::new(Portage::new(tokio::runtime::Handle::current(), &config, path, tasks.stopping().clone()));
     let repositories = Repositories::new(config.clone(), Some(ask), tasks.stopping().clone());
     let mirrors = Mirrors::new(mirror_options(&config))?;
-    let announced = announced(&shared).await;
+    // Before the swarm lists what is here.
+    let events = store.subscribe();
     let swarm = Swarm::start(identity, swarm_config(&config)?, Arc::<Shared>::clone(&shared), &tasks).await?;
-    let announcer = Arc::new(Announcer::new(shared, announced));
+    let announcer = Arc::new(Announcer::new(shared));
     let parts = Parts {
         config,
         store,
@@ -167,7 +175,7 @@ pub async fn run(
     blocking::run(move || finding.find_repositories()).await;
 
     Builds::hear(&domain);
-    start_tasks(&domain, announcer, listeners, control);
+    start_tasks(&domain, announcer, events, listeners, control);
     tokio::pin!(shutdown);
     let end = async {
         tokio::select! {
@@ -195,7 +203,13 @@ pub async fn run(
     ended
 }
 
-fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<TcpListener>, control: UnixListener) {
+fn start_tasks(
+    domain: &Arc<Domain>,
+    announcer: Arc<Announcer>,
+    events: store::Events,
+    listeners: Vec<TcpListener>,
+    control: UnixListener,
+) {
     let tasks = &domain.tasks;
     let reads = public(Arc::clone(domain));
     for listener in listeners {
@@ -203,8 +217,10 @@ fn start_tasks(domain: &Arc<Domain>, announcer: Arc<Announcer>, listeners: Vec<T
     }
     let verbs = serve_unix(control, control::router(Arc::clone(domain)), tasks.clone());
     tasks.spawn_vital("control", until_stopped(tasks, verbs));
-    let (store, swarm) = (domain.store.clone(), domain.swarm.clone());
-    tasks.keep("announce", move || announce::follow(store.clone(), swarm.clone(), Arc::clone(&announcer)));
+    let (store, swarm, mut events) = (domain.store.clone(), domain.swarm.clone(), Some(events));
+    tasks.keep("announce", move || {
+        announce::follow(store.clone(), events.take(), swarm.clone(), Arc::clone(&announcer))
+    });
     let (store, binhost) = (domain.store.clone(), Arc::clone(&domain.binhost));
     tasks.keep("binhost", move || binhost::follow(store.clone(), Arc::clone(&binhost)));
     tasks.keep("groups", with(domain, gossip::follow));
@@ -314,8 +330,7 @@ async fn open_store(config: &Config) -> Result<Store, RunError> {
 #[must_use]
 pub fn peer_id_of(data_dir: &Path) -> Option<String> {
     let path = data_dir.join(KEY_FILE);
-    // A key has some 70 bytes.
-    let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() < 4096);
+    let small = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= KEY_MAX_BYTES);
     let bytes = small.then(|| std::fs::read(&path).ok())??;
     Some(Identity::from_bytes(&bytes).ok()?.peer_id().to_string())
 }
@@ -330,10 +345,24 @@ async fn open_trust(store: &Store, groups: &Arc<Groups>) -> Result<Trust, store:
     blocking::run(move || Trust::open(&store, groups)).await
 }
 
-async fn open_shared(store: &Store, config: &Config, groups: &Arc<Groups>, trust: &Arc<Trust>) -> Shared {
+async fn open_shared(
+    store: &Store,
+    config: &Config,
+    groups: &Arc<Groups>,
+    trust: &Arc<Trust>,
+    binhost: &Arc<Binhost>,
+) -> Shared {
     let sharing = Sharing { distfiles: config.share_distfiles, builds: config.build.share };
     let (store, groups, trust) = (store.clone(), Arc::clone(groups), Arc::clone(trust));
-    blocking::run(move || Shared::new(&store, sharing, groups, trust)).await
+    let binhost = Arc::clone(binhost);
+    blocking::run(move || {
+        let guests = binhost.guests();
+        substitute::forget_claims_on(&store, &guests);
+        let shared = Shared::new(&store, sharing, groups, trust);
+        shared.gives().note_packages(guests);
+        shared
+    })
+    .await
 }
 
 async fn open_builds(
@@ -359,16 +388,13 @@ async fn open_binhost(store: &Store, machine: Arc<Machine>) -> Result<Binhost, B
 
 fn identity(data_dir: &Path) -> Result<Identity, RunError> {
     let path = data_dir.join(KEY_FILE);
-    match std::fs::read(&path) {
-        Ok(bytes) => Identity::from_bytes(&bytes).map_err(|error| RunError::Key { path, why: error.to_string() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let identity = Identity::generate();
-            let written = store::write_atomically(&path, &identity.to_bytes(), 0o600);
-            written.map_err(|error| RunError::Key { path, why: error.to_string() })?;
-            Ok(identity)
-        }
-        Err(source) => Err(RunError::Path { path, source }),
+    if let Some(bytes) = private_files::read(&path, KEY_MAX_BYTES)? {
+        return Identity::from_bytes(&bytes).map_err(|error| RunError::Key { path, why: error.to_string() });
     }
+    let identity = Identity::generate();
+    let written = store::write_atomically(&path, &identity.to_bytes(), 0o600);
+    written.map_err(|error| RunError::Key { path, why: error.to_string() })?;
+    Ok(identity)
 }
 
 async fn bind_http(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunError> {
@@ -382,23 +408,10 @@ async fn bind_http(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, RunErro
 
 /// A socket that a dead daemon left is taken over; a living one's is not.
 async fn bind_control(path: &Path) -> Result<UnixListener, RunError> {
-    let failed = |source| RunError::Path { path: path.to_owned(), source };
-    match tokio::net::UnixStream::connect(path).await {
-        Ok(_answers) => return Err(RunError::Running { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // A dead daemon's socket, and nothing else that may lie there.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
-            std::fs::remove_file(path).map_err(failed)?;
-        }
-        Err(error) => return Err(failed(error)),
+    if private_files::is_answered(path).await? {
+        return Err(RunError::Running { path: path.to_owned() });
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(CONTROL_MODE)).map_err(failed)?;
-    Ok(listener)
-}
-
-fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+    Ok(private_files::bind_socket(path, CONTROL_MODE)?)
 }
 
 /// The binhost's path names this node: Portage's index cache knows no port.
@@ -410,11 +423,6 @@ fn addresses(listeners: &[TcpListener], identity: &Identity) -> Addresses {
 
 fn mirror_options(config: &Config) -> MirrorOptions {
     MirrorOptions { stall: Duration::from_secs(config.mirror_stall_s), ..MirrorOptions::default() }
-}
-
-async fn announced(shared: &Arc<Shared>) -> Vec<tree::digest::Digest> {
-    let shared = Arc::clone(shared);
-    blocking::run(move || shared.announced()).await
 }
 
 fn swarm_config(config: &Config) -> Result<swarm::Config, RunError> {

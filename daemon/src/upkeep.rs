@@ -1,5 +1,6 @@
 //! What the daemon does by itself from time to time: looking whether repositories changed, gc, writing down use times.
 
+use crate::binhost::BinhostError;
 use crate::blocking;
 use crate::domain::Domain;
 use crate::pins;
@@ -19,7 +20,7 @@ const REFRESH_SHARE: u32 = 200;
 const PINS_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// Time between two gc runs.
 const GC_PERIOD: Duration = Duration::from_secs(15 * 60);
-/// Packages built for other machines are kept so long: their clients collected them, and other members may want them too.
+/// Packages built for other machines are kept so long: their clients have collected them by then.
 const GUEST_LIFE: Duration = Duration::from_secs(14 * 86_400);
 /// Time between two flushes of what is kept in memory for a while.
 const FLUSH_PERIOD: Duration = Duration::from_secs(30);
@@ -51,9 +52,14 @@ pub(crate) async fn fill_pins(domain: Arc<Domain>) {
 pub(crate) async fn gc(domain: Arc<Domain>) {
     loop {
         tokio::time::sleep(GC_PERIOD).await;
-        let binhost = Arc::clone(&domain.binhost);
+        let letting_go = Arc::clone(&domain);
         let before = now_s().saturating_sub(GUEST_LIFE.as_secs());
-        if let Err(error) = blocking::run(move || binhost.forget_guests(before)).await {
+        let forgotten = blocking::run(move || {
+            let gone = letting_go.binhost.forget_guests(before)?;
+            letting_go.announcer.shared().gives().forget_packages(&gone);
+            Ok::<_, BinhostError>(())
+        });
+        if let Err(error) = forgotten.await {
             tracing::error!(%error, "packages built for other machines cannot be let go");
         }
         let store = domain.store.clone();

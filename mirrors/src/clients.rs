@@ -11,6 +11,7 @@ use url::Url;
 use crate::error::{Blame, FetchError, quoted};
 use crate::list::{NewMirrorsError, Options};
 use crate::plan::is_loopback;
+use crate::reach::{LeadsInside, NoNearer, Reach};
 use crate::redirect;
 
 /// Idle connections kept to one host; emerge asks for one file after the other.
@@ -22,11 +23,17 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of headers in an HTTP/2 answer; HTTP/1 is bounded by hyper's read buffer.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
-/// Two clients: within this machine without proxy and with HTTP/1.1 only; elsewhere as the system says.
+/// Within this machine without proxy and with HTTP/1.1 only; elsewhere as the system says. Whom a redirect names is looked
+/// up by a client of its own, which finds no address nearer than the one that gave the redirect.
 #[derive(Debug, Clone)]
 pub(crate) struct Clients {
     inside: Client,
     outside: Client,
+    off_this_machine: Client,
+    off_this_network: Client,
+    /// Names are looked up by a proxy: then the address connected to says nothing of the server, and whom the proxy will
+    /// connect to is its own decision.
+    proxied: bool,
     connect: Duration,
     redirects_max: usize,
 }
@@ -48,6 +55,9 @@ impl Clients {
         Ok(Self {
             inside: built(|| shared().no_proxy().http1_only())?,
             outside: built(shared)?,
+            off_this_machine: built(|| shared().dns_resolver(NoNearer(Reach::Network)))?,
+            off_this_network: built(|| shared().dns_resolver(NoNearer(Reach::World)))?,
+            proxied: has_proxy(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())),
             connect: options.connect,
             redirects_max: options.redirects_max,
         })
@@ -62,8 +72,11 @@ impl Clients {
         first_byte: Duration,
     ) -> Result<Response, FetchError> {
         let mut url = url.clone();
+        // The first address is the user's or the repository's word; what it resolves to is theirs to know.
+        let mut least = Reach::Machine;
+        let mut given: Vec<u8> = Vec::new();
         for _ in 0..=self.redirects_max {
-            let client = if is_loopback(&url) { &self.inside } else { &self.outside };
+            let client = self.client(&url, least);
             let request = client
                 .get(url.clone())
                 .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
@@ -71,6 +84,9 @@ impl Clients {
             let waited = self.connect.saturating_add(first_byte);
             let response = match timeout(waited, request.send()).await {
                 Ok(Ok(response)) => response,
+                Ok(Err(source)) if LeadsInside::is_cause_of(&source) => {
+                    return Err(FetchError::RedirectRefused { at: at.clone(), location: quoted(&given) });
+                }
                 Ok(Err(source)) => return Err(refusal(at, source, waited)),
                 Err(_) => return Err(FetchError::Timeout { at: at.clone(), waited }),
             };
@@ -81,11 +97,35 @@ impl Clients {
                 300 if !location.is_empty() => {}
                 _ => return Ok(response),
             }
-            url = redirect::next(&url, location)
+            // The same name too: it may be looked up to another address the next time.
+            least = least.max(self.reach(&url, &response));
+            url = redirect::next(&url, location, least)
                 .ok_or_else(|| FetchError::RedirectRefused { at: at.clone(), location: quoted(location) })?;
+            given = location.to_vec();
         }
         Err(FetchError::Redirects { at: at.clone(), limit: self.redirects_max })
     }
+
+    fn client(&self, url: &Url, least: Reach) -> &Client {
+        match least {
+            _ if is_loopback(url) => &self.inside,
+            _ if self.proxied => &self.outside,
+            Reach::Machine => &self.outside,
+            Reach::Network => &self.off_this_machine,
+            Reach::World => &self.off_this_network,
+        }
+    }
+
+    /// How far out the server is that answered. Unknown counts as far: then it may send us nowhere inside.
+    fn reach(&self, url: &Url, response: &Response) -> Reach {
+        let connected = || response.remote_addr().filter(|_| !self.proxied).map(|address| Reach::of(address.ip()));
+        Reach::spelled(url).or_else(connected).unwrap_or(Reach::World)
+    }
+}
+
+/// Whether the environment names a proxy, as curl, wget and reqwest read it.
+fn has_proxy(is_set: impl Fn(&str) -> bool) -> bool {
+    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].into_iter().any(is_set)
 }
 
 /// Builds a client; on a machine without root certificates one that can do http alone, which is enough for many mirrors.

@@ -15,6 +15,7 @@ use crate::error::{Blame, FetchError};
 use crate::layout::{LAYOUT_CONF_MAX, LayoutConf};
 use crate::learned_layouts::Learned;
 use crate::list::{Mirrors, Options};
+use crate::pace::{Floor, Pace, TooSlow};
 use crate::plan::{Candidate, Source};
 use crate::reply::{self, Span};
 
@@ -23,7 +24,8 @@ use crate::reply::{self, Span};
 pub enum Patience {
     /// The first round: [`Options::first_byte`] and [`Options::stall`], and at least about 500 bytes a second.
     Normal,
-    /// The second round: [`Options::long`] for either, and at least a sign of life: about 10 bytes a second.
+    /// The second round: [`Options::long`] for either, and at least about 250 bytes a second: a transfer that never ends
+    /// holds a place that others wait for.
     Long,
 }
 
@@ -38,9 +40,9 @@ impl Patience {
     pub(crate) fn pace(self, options: &Options) -> Pace {
         let (silence, span, least) = match self {
             Self::Normal => (options.stall, Duration::from_secs(30), 15_000),
-            Self::Long => (options.long, Duration::from_secs(600), 6_000),
+            Self::Long => (options.long, Duration::from_secs(120), 30_000),
         };
-        Pace { silence, span, least, waiting_since: None, waited: Duration::ZERO, bytes: 0 }
+        Pace::new(Floor { silence, span, least })
     }
 }
 
@@ -239,7 +241,7 @@ impl Body {
                     if length == 0 {
                         continue;
                     }
-                    if let Err((waited, bytes)) = pace {
+                    if let Err(TooSlow { waited, bytes }) = pace {
                         return Err(FetchError::Stalled { at: self.at.clone(), waited, bytes });
                     }
                     self.position = reached;
@@ -250,8 +252,8 @@ impl Body {
                 Ok(Ok(None)) => return Err(truncated(None)),
                 Ok(Err(source)) => return Err(truncated(Some(Arc::new(source.without_url())))),
                 Err(_) => {
-                    let waited = self.pace.silence;
-                    return Err(FetchError::Stalled { at: self.at.clone(), waited, bytes: 0 });
+                    let TooSlow { waited, bytes } = self.pace.silent();
+                    return Err(FetchError::Stalled { at: self.at.clone(), waited, bytes });
                 }
             }
         }
@@ -264,64 +266,9 @@ impl fmt::Debug for Body {
     }
 }
 
-/// How a body flows, counting only the time spent waiting for it: a caller that is slow itself blames nobody. Pure.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    pub(crate) silence: Duration,
-    /// In every `span` of waiting at least `least` bytes must come.
-    span: Duration,
-    least: u64,
-    waiting_since: Option<Instant>,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    /// Until when to wait for the next bytes.
-    pub(crate) fn deadline(&mut self, now: Instant) -> Instant {
-        *self.waiting_since.get_or_insert(now) + self.silence
-    }
-
-    /// Bytes came; an error holds the span and what came in it, when that is too little.
-    pub(crate) fn took(&mut self, bytes: u64, now: Instant) -> Result<(), (Duration, u64)> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        // Empty pieces are no sign of life.
-        if bytes > 0
-            && let Some(since) = self.waiting_since.take()
-        {
-            self.waited += now.saturating_duration_since(since);
-        }
-        if self.waited < self.span {
-            return Ok(());
-        }
-        let (waited, bytes) = (self.waited, self.bytes);
-        (self.waited, self.bytes) = (Duration::ZERO, 0);
-        if bytes < self.least { Err((waited, bytes)) } else { Ok(()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_time_spent_waiting_counts() {
-        let mut pace = Patience::Normal.pace(&Options::default());
-        let mut now = Instant::now();
-        for _ in 0..100 {
-            assert_eq!(pace.deadline(now), now + Duration::from_secs(5));
-            assert_eq!(pace.took(1, now), Ok(()));
-            now += Duration::from_secs(60);
-        }
-    }
-
-    #[test]
-    fn a_cancelled_wait_goes_on_where_it_was() {
-        let mut pace = Patience::Normal.pace(&Options::default());
-        let now = Instant::now();
-        let deadline = pace.deadline(now);
-        assert_eq!(pace.deadline(now + Duration::from_secs(2)), deadline);
-    }
 
     #[test]
     fn a_drip_is_a_stall_at_first_and_bearable_in_the_second_round() {
@@ -331,10 +278,10 @@ mod tests {
             (0..600).find_map(|_| {
                 pace.deadline(now);
                 now += Duration::from_secs(1);
-                pace.took(100, now).err()
+                pace.took(300, now).err()
             })
         };
-        assert_eq!(drip(Patience::Normal), Some((Duration::from_secs(30), 3000)));
+        assert_eq!(drip(Patience::Normal), Some(TooSlow { waited: Duration::from_secs(30), bytes: 9000 }));
         assert_eq!(drip(Patience::Long), None);
     }
 

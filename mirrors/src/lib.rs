@@ -3,7 +3,7 @@
 //! In reading order: [`layout`] says where a mirror keeps a file, [`plan`] turns "this distfile, under these
 //! restrictions" into an ordered list of candidates, [`http`] makes one GET of one candidate, [`health`] remembers how it
 //! went, [`rounds`] goes through the plan, [`pass`] hands through the two trees that no Manifest names (`/snapshots/`,
-//! `/releases/`).
+//! `/releases/`), [`pace`] says when a body is too slow.
 //!
 //! **How a caller goes round** ([`rounds::Rounds`] gives exactly this order):
 //! 1. every candidate of [`Mirrors::plan`] once with [`Patience::Normal`]: a source that is silent for
@@ -17,7 +17,8 @@
 //!
 //! **Invariants.** Nothing here touches the store, the disk or the swarm, starts a task, or leaves http and https. No
 //! body is longer than the size the Manifest gives. Every wait has a deadline. Credentials in a mirror's URL are sent to
-//! that host only and are printed nowhere. No proxy stands between us and this machine's own addresses. What a body
+//! that host only and are printed nowhere. No proxy stands between us and this machine's own addresses, and no redirect leads further in than where it came from, by
+//! the address that is connected to. What a body
 //! contains is *not* checked here: its digest is the store's work.
 
 pub mod error;
@@ -25,6 +26,7 @@ pub mod health;
 pub mod http;
 pub mod layout;
 pub mod list;
+pub mod pace;
 pub mod pass;
 pub mod plan;
 pub mod rounds;
@@ -32,6 +34,7 @@ pub mod rounds;
 mod asked;
 mod clients;
 mod learned_layouts;
+mod reach;
 mod redirect;
 mod reply;
 
@@ -39,6 +42,7 @@ pub use error::{Blame, FetchError};
 pub use health::{HostHealth, Report};
 pub use http::{Body, Patience};
 pub use list::{Mirrors, NewMirrorsError, Options};
+pub use pace::{Floor, Pace, TooSlow};
 pub use pass::{Conditional, OpenPathError, PassBody};
 pub use plan::{Candidate, Exempt, Origin, Source, Uri};
 pub use rounds::Rounds;

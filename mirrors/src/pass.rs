@@ -19,8 +19,9 @@ use url::Url;
 
 use crate::error::{Blame, FetchError};
 use crate::health::{Report, Standing};
-use crate::http::{Pace, Patience};
+use crate::http::Patience;
 use crate::list::Mirrors;
+use crate::pace::{Pace, TooSlow};
 use crate::plan::Candidate;
 use crate::reply;
 
@@ -36,8 +37,8 @@ const BODY_MAX: u64 = 32 << 30;
 const HEADER_VALUE_MAX: usize = 512;
 /// The size by which mirrors are compared when none is known.
 const SIZE_ASSUMED: u64 = 8 << 20;
-/// What of an answer is passed on.
-const PASSED: [&str; 6] = ["content-length", "content-range", "content-type", "etag", "last-modified", "accept-ranges"];
+/// What of an answer is passed on. Not what a mirror calls the content: that is for a browser, and nothing here is.
+const PASSED: [&str; 5] = ["content-length", "content-range", "etag", "last-modified", "accept-ranges"];
 /// What a path component may hold besides letters and digits, all of it as it stands: a path must not grow in print.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
@@ -259,8 +260,8 @@ impl PassBody {
         self.status
     }
 
-    /// What to hand on of the answer's headers: lower-case names (`content-length`, `content-range`, `content-type`,
-    /// `etag`, `last-modified`, `accept-ranges`) and values of visible ASCII.
+    /// What to hand on of the answer's headers: lower-case names (`content-length`, `content-range`, `etag`,
+    /// `last-modified`, `accept-ranges`) and values of visible ASCII.
     #[must_use]
     pub fn headers(&self) -> &[(&'static str, String)] {
         &self.headers
@@ -303,7 +304,8 @@ impl PassBody {
         let bytes = loop {
             let deadline = self.pace.deadline(Instant::now());
             let Ok(read) = timeout_at(deadline, response.chunk()).await else {
-                return Err(FetchError::Stalled { at: at(), waited: self.pace.silence, bytes: 0 });
+                let TooSlow { waited, bytes } = self.pace.silent();
+                return Err(FetchError::Stalled { at: at(), waited, bytes });
             };
             match read {
                 Ok(Some(bytes)) if bytes.is_empty() => {}
@@ -321,7 +323,7 @@ impl PassBody {
         if self.position > BODY_MAX {
             return Err(FetchError::WrongLength { at: at(), expected: BODY_MAX, actual: self.position });
         }
-        if let Err((waited, bytes)) = self.pace.took(length, Instant::now()) {
+        if let Err(TooSlow { waited, bytes }) = self.pace.took(length, Instant::now()) {
             return Err(FetchError::Stalled { at: at(), waited, bytes });
         }
         Ok(Some(bytes))

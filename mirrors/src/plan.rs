@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tree::digest::Digest;
 use tree::distfile::Distfile;
 use tree::thirdparty::ThirdPartyMirrors;
-use url::{Host, Url};
+use url::Url;
 
 use crate::error::{Blame, FetchError, quoted};
 use crate::health::{Ledger, Standing};
+use crate::reach::Reach;
 
 /// A plan has at most this many candidates.
 pub const CANDIDATES_MAX: usize = 24;
@@ -173,18 +174,7 @@ pub(crate) fn host_of(url: &Url) -> Option<String> {
 
 /// Whether the host is this machine by its spelling: loopback addresses and `localhost`. No name is looked up.
 pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
-        Some(Host::Ipv6(address)) => {
-            let inner = address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback() || v4.is_unspecified());
-            inner || address.is_loopback() || address.is_unspecified()
-        }
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
-    }
+    Reach::spelled(url) == Some(Reach::Machine)
 }
 
 /// The URL without user and password.

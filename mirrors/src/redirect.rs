@@ -2,7 +2,8 @@
 
 use url::Url;
 
-use crate::plan::{host_of, is_loopback};
+use crate::plan::host_of;
+use crate::reach::Reach;
 
 /// A longer Location is not followed.
 const LOCATION_MAX: usize = 8 * 1024;
@@ -30,11 +31,12 @@ fn as_relative(location: String) -> String {
     if first.contains(':') { format!("./{location}") } else { location }
 }
 
-/// Where `location` leads from `from`, or `None` if it is not to be followed: not a URL, not http(s), or from
-/// elsewhere into this machine (where a remote has no business to send us).
+/// Where `location` leads from `from`, or `None` if it is not to be followed: not a URL, not http(s), or an address nearer
+/// than `reach`, that of the server which said it (a remote has no business to send us into this machine or its network).
+/// Where it is a name, its lookup must keep to the same.
 ///
 /// Credentials stay only within the same scheme, host and port.
-pub(crate) fn next(from: &Url, location: &[u8]) -> Option<Url> {
+pub(crate) fn next(from: &Url, location: &[u8], reach: Reach) -> Option<Url> {
     if location.len() > LOCATION_MAX {
         return None;
     }
@@ -44,7 +46,7 @@ pub(crate) fn next(from: &Url, location: &[u8]) -> Option<Url> {
     if !matches!(to.scheme(), "http" | "https") || host_of(&to).is_none() {
         return None;
     }
-    if is_loopback(&to) && !is_loopback(from) {
+    if Reach::spelled(&to).is_some_and(|there| there < reach) {
         return None;
     }
     to.set_fragment(None);
@@ -62,7 +64,9 @@ mod tests {
     use super::*;
 
     fn go(from: &str, location: &str) -> Option<String> {
-        next(&Url::parse(from).unwrap(), location.as_bytes()).map(String::from)
+        let from = Url::parse(from).unwrap();
+        let reach = Reach::spelled(&from).unwrap_or(Reach::World);
+        next(&from, location.as_bytes(), reach).map(String::from)
     }
 
     #[test]
@@ -74,7 +78,7 @@ mod tests {
         {
             assert_eq!(go(from, refused).filter(|_| !refused.is_empty()), None, "{refused}");
         }
-        assert_eq!(next(&Url::parse(from).unwrap(), b"/\xff").unwrap().as_str(), "https://a.example/%FF");
+        assert_eq!(next(&Url::parse(from).unwrap(), b"/\xff", Reach::World).unwrap().as_str(), "https://a.example/%FF");
         assert_eq!(go(from, &"a".repeat(LOCATION_MAX + 1)), None);
     }
 
@@ -107,6 +111,24 @@ mod tests {
         }
         assert_eq!(go("http://[::ffff:127.0.0.1]/", "http://127.0.0.2/").as_deref(), Some("http://127.0.0.2/"));
         assert_eq!(go("https://a.example/", "http://[::ffff:127.0.0.1]/"), None);
+    }
+
+    #[test]
+    fn nobody_is_sent_further_in_than_the_one_who_sends() {
+        let reaches = [
+            (Reach::Machine, ["http://127.0.0.1/", "http://[::1]/"]),
+            (Reach::Network, ["http://192.168.0.1/", "http://169.254.169.254/"]),
+            (Reach::World, ["http://192.0.2.1/", "http://b.example/"]),
+        ];
+        let from = Url::parse("http://a.example/").unwrap();
+        for (sender, _) in reaches {
+            for (there, targets) in reaches {
+                for target in targets {
+                    let followed = next(&from, target.as_bytes(), sender).is_some();
+                    assert_eq!(followed, there >= sender, "{sender:?} -> {target}");
+                }
+            }
+        }
     }
 
     #[test]

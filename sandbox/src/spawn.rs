@@ -2,10 +2,12 @@
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 
 /// What to start, and its bounds.
@@ -181,12 +183,11 @@ fn inheriting(program: &std::path::Path, arguments: &[OsString]) -> tokio::proce
 }
 
 /// What is read, and what a program writes to.
-fn ear(stage: Stage) -> std::io::Result<(tokio::fs::File, Stdio)> {
+fn ear(stage: Stage) -> std::io::Result<(Receiver, Stdio)> {
     let stdout = std::io::stdout();
     if stage == Stage::Unseen || !rustix::termios::isatty(&stdout) {
         let (reads, writes) = std::io::pipe()?;
-        let reads = std::fs::File::from(std::os::fd::OwnedFd::from(reads));
-        return Ok((tokio::fs::File::from_std(reads), writes.into()));
+        return Ok((waited_for(reads.into())?, writes.into()));
     }
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
@@ -203,7 +204,15 @@ fn ear(stage: Stage) -> std::io::Result<(tokio::fs::File, Stdio)> {
     let mut modes = rustix::termios::tcgetattr(&far)?;
     modes.output_modes.remove(rustix::termios::OutputModes::OPOST);
     rustix::termios::tcsetattr(&far, rustix::termios::OptionalActions::Now, &modes)?;
-    Ok((tokio::fs::File::from_std(std::fs::File::from(near)), Stdio::from(far)))
+    Ok((waited_for(near)?, Stdio::from(far)))
+}
+
+/// The end that is read, without a thread that would wait in it: one would outlive who asked for it as long as anybody holds
+/// the other end. A terminal is read as a pipe is.
+fn waited_for(end: OwnedFd) -> std::io::Result<Receiver> {
+    let flags = rustix::fs::fcntl_getfl(&end)?;
+    rustix::fs::fcntl_setfl(&end, flags | rustix::fs::OFlags::NONBLOCK)?;
+    Receiver::from_owned_fd_unchecked(end)
 }
 
 /// What a group is started with.

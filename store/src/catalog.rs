@@ -22,12 +22,40 @@ const NAME_BYTES_MAX: usize = 255;
 const BATCH_BYTES: usize = 1 << 20;
 const PERMITS_VERSION: u8 = 1;
 
+/// Digests whose changes are told one by one; of more it is only told that there were many.
+const TOUCHED_MAX: usize = 32_768;
+
 /// The catalog of an open store.
 #[derive(Debug)]
 pub struct Catalog {
     index: Arc<Index>,
     /// The number of rows; whoever changes the catalog holds this.
     count: Mutex<u64>,
+    touched: Mutex<Touched>,
+}
+
+/// What rows that were written or deleted name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// These.
+    Digests(HashSet<Digest>),
+    /// More than are worth to be looked at one by one.
+    Many,
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::Digests(HashSet::new())
+    }
+}
+
+impl Touched {
+    fn add(&mut self, more: HashSet<Digest>) {
+        match self {
+            Self::Digests(digests) if digests.len().saturating_add(more.len()) <= TOUCHED_MAX => digests.extend(more),
+            _ => *self = Self::Many,
+        }
+    }
 }
 
 /// Changes that are not written yet.
@@ -36,6 +64,7 @@ struct Pending {
     batch: WriteBatch,
     packages: HashSet<Vec<u8>>,
     count: u64,
+    digests: HashSet<Digest>,
 }
 
 impl Catalog {
@@ -44,7 +73,7 @@ impl Catalog {
             None => 0,
             Some(bytes) => NumberRecord::decode(&bytes).map_err(in_counters)?.0,
         };
-        Ok(Self { index, count: Mutex::new(count) })
+        Ok(Self { index, count: Mutex::new(count), touched: Mutex::default() })
     }
 
     /// Makes the rows of a package exactly these, and notes what they were made from; all of it or nothing.
@@ -102,6 +131,7 @@ impl Catalog {
     }
 
     fn put_row(&self, pending: &mut Pending, key: &[u8], record: &CatalogRecord, value: &[u8]) {
+        pending.digests.insert(record.digest);
         let permits = [PERMITS_VERSION, record.permits.bits()];
         pending.batch.put_cf(self.index.table(Table::Catalog), key, value);
         pending.batch.put_cf(self.index.table(Table::CatalogDigests), digest_key(&record.digest, key), permits);
@@ -111,6 +141,7 @@ impl Catalog {
 
     fn delete_row(&self, pending: &mut Pending, key: &[u8], value: &[u8]) -> Result<(), CatalogError> {
         let record = CatalogRecord::decode(value).map_err(in_catalog)?;
+        pending.digests.insert(record.digest);
         pending.batch.delete_cf(self.index.table(Table::Catalog), key);
         pending.batch.delete_cf(self.index.table(Table::CatalogDigests), digest_key(&record.digest, key));
         pending.batch.delete_cf(self.index.table(Table::CatalogNames), name_key(key));
@@ -120,9 +151,11 @@ impl Catalog {
 
     fn write(&self, pending: &mut Pending) -> Result<u64, IndexError> {
         let count = pending.count;
-        let mut batch = std::mem::take(pending).batch;
+        let Pending { mut batch, digests, .. } = std::mem::take(pending);
         pending.count = count;
         if !batch.is_empty() {
+            // Before they are written: to look at one too often does no harm.
+            locked(&self.touched).add(digests);
             batch.put_cf(self.index.table(Table::Counters), COUNT_KEY, NumberRecord(count).encode());
             self.index.write(batch, false)?;
         }
@@ -162,6 +195,7 @@ impl Catalog {
     pub fn clear(&self) -> Result<(), CatalogError> {
         let mut count = locked(&self.count);
         let mut pending = Pending::default();
+        *locked(&self.touched) = Touched::Many;
         for table in [Table::Catalog, Table::CatalogDigests, Table::CatalogNames, Table::Stamps] {
             // Above every key: names are UTF-8 and digests have 64 bytes.
             pending.batch.delete_range_cf(self.index.table(table), b"".as_slice(), [u8::MAX; 65].as_slice());
@@ -257,6 +291,12 @@ impl Catalog {
             Ok(allowed)
         });
         logged(scanned, "may_announce").is_some() && known && allowed
+    }
+
+    /// What was written or deleted since this was last asked, or since the store was opened.
+    #[must_use]
+    pub fn take_touched(&self) -> Touched {
+        std::mem::take(&mut *locked(&self.touched))
     }
 
     /// How many rows there are: DIST lines of all packages of all repositories.
@@ -436,6 +476,29 @@ mod tests {
         drop(store);
         let store = Store::open(dir.path(), Options::default()).unwrap();
         assert_eq!((store.catalog().len(), store.catalog().stamps(GENTOO).len()), (3, 1));
+    }
+
+    #[test]
+    fn what_changed_is_told_once_and_by_digest() {
+        let (_dir, store) = fresh();
+        let catalog = store.catalog();
+        let told = |names: &[&str]| Touched::Digests(names.iter().map(|name| row(GENTOO, FOO, name).digest).collect());
+        assert_eq!(catalog.take_touched(), told(&[]));
+        let rows = [row(GENTOO, FOO, "stays"), row(GENTOO, FOO, "goes")];
+        catalog.replace_package(GENTOO, FOO, [1; 16], &rows).unwrap();
+        assert_eq!(catalog.take_touched(), told(&["stays", "goes"]));
+        catalog.replace_package(GENTOO, FOO, [2; 16], &[rows[0].clone(), row(GENTOO, FOO, "new")]).unwrap();
+        assert_eq!(catalog.take_touched(), told(&["goes", "new"]), "not what stays as it was");
+        // The same file, allowed otherwise.
+        let bound = CatalogEntry { may_announce: false, ..rows[0].clone() };
+        catalog.replace_package(GENTOO, FOO, [3; 16], &[bound]).unwrap();
+        assert_eq!(catalog.take_touched(), told(&["stays", "new"]));
+        catalog.remove_repo(GENTOO).unwrap();
+        assert_eq!(catalog.take_touched(), told(&["stays"]));
+        assert_eq!(catalog.take_touched(), told(&[]));
+        let many: Vec<_> = (0..=TOUCHED_MAX).map(|number| row(GENTOO, FOO, &number.to_string())).collect();
+        catalog.replace_package(GENTOO, FOO, [4; 16], &many).unwrap();
+        assert_eq!(catalog.take_touched(), Touched::Many);
     }
 
     #[test]

@@ -70,7 +70,7 @@ mod link;
 
 pub use crate::atomic::write_atomically;
 pub use crate::blob::{Blob, digest_of_file};
-pub use crate::catalog::Catalog;
+pub use crate::catalog::{Catalog, Touched};
 pub use crate::catalog_entry::{CatalogEntry, CatalogError, CatalogUri, PackageEntries, PackageStamp};
 pub use crate::clock::Clock;
 pub use crate::disk::{BLOB_MODE, Disk, Listed, PathError, RealDisk};

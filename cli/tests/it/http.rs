@@ -135,7 +135,12 @@ impl Opened {
 /// # Errors
 /// When nobody answers, or not in HTTP.
 pub(crate) fn open(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Opened> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    open_as(address, address, method, path, headers)
+}
+
+/// As [`open`], by a name that somebody else has for the address.
+fn open_as(address: &str, host: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Opened> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -184,6 +189,14 @@ pub(crate) fn request(address: &str, method: &str, path: &str, headers: &[(&str,
     match open(address, method, path, headers) {
         Ok(opened) => opened.rest(),
         Err(error) => panic!("{method} {path} at {address}: {error}"),
+    }
+}
+
+/// `GET` by a name that the address is not known by to the test.
+pub(crate) fn get_as(address: &str, host: &str, path: &str) -> Reply {
+    match open_as(address, host, "GET", path, &[]) {
+        Ok(opened) => opened.rest(),
+        Err(error) => panic!("GET {path} of {host} at {address}: {error}"),
     }
 }
 

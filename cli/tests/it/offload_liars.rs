@@ -1,18 +1,11 @@
 //! Builders that answer an offer with what is not so, and strangers that make offers: swarms of the test's own that speak
 //! `/peerage/build/1` as they like.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daemon::builds::claim::{Claim, SignedClaim};
-use daemon::swarm::{Config, Dialogue, Held, Holdings, Identity, PeerId, ReadAt, Swarm, Topic};
-use daemon::tasks::Tasks;
-use tokio::runtime::Runtime;
+use daemon::swarm::{Identity, PeerId, Topic};
 use tree::digest::Digest;
 use tree::gpkg::Gpkg;
 use tree::image::Image;
@@ -20,120 +13,14 @@ use tree::image::Image;
 use crate::builder::{Builder, jobs, of_cpv, package, planned};
 use crate::cbor::Value::{Bytes, Flag, List, Map, Number, Text};
 use crate::cbor::encode;
+use crate::liar::Liar;
 use crate::members::refused;
 use crate::peer::TestPeer;
 use crate::workshop::{MINE, Workshop, job, was_built_here};
 
-/// What a liar says to an offer, and whether it is silent then instead of hanging up.
-#[derive(Clone, Default)]
-struct Script {
-    frames: Vec<Vec<u8>>,
-    silent: bool,
-}
-
-#[derive(Default)]
-struct Shelf {
-    blobs: Mutex<BTreeMap<Digest, Vec<u8>>>,
-    script: Arc<Mutex<Script>>,
-    offers: Arc<AtomicUsize>,
-}
-
-struct Blob(Vec<u8>);
-
-impl ReadAt for Blob {
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let rest = self.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
-        let length = rest.len().min(into.len());
-        into[..length].copy_from_slice(&rest[..length]);
-        Ok(length)
-    }
-}
-
-impl Holdings for Shelf {
-    fn open(&self, digest: &Digest, _: &PeerId) -> Option<Held> {
-        let bytes = self.blobs.lock().unwrap().get(digest)?.clone();
-        Some(Held { size: bytes.len() as u64, reader: Box::new(Blob(bytes)) })
-    }
-
-    fn announced(&self) -> Vec<Digest> {
-        Vec::new()
-    }
-
-    fn converse(&self, _: PeerId, mut dialogue: Dialogue) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let (script, offers) = (Arc::clone(&self.script), Arc::clone(&self.offers));
-        Box::pin(async move {
-            let Some(Ok(_offer)) = dialogue.hear().await else { return };
-            offers.fetch_add(1, Ordering::SeqCst);
-            let script = script.lock().unwrap().clone();
-            for frame in script.frames {
-                if dialogue.say(frame).await.is_err() {
-                    return;
-                }
-            }
-            while script.silent && matches!(dialogue.hear().await, Some(Ok(_))) {}
-            dialogue.end().await;
-        })
-    }
-}
-
-/// A node of the swarm that is no daemon.
-struct Liar {
-    runtime: Runtime,
-    identity: Identity,
-    swarm: Swarm,
-    shelf: Arc<Shelf>,
-    tasks: Tasks,
-}
-
-impl Liar {
-    fn start() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let (identity, shelf, tasks) = (Identity::generate(), Arc::new(Shelf::default()), Tasks::new());
-        let own = Identity::from_bytes(&identity.to_bytes()).unwrap();
-        let config = Config { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..Config::default() };
-        let holdings: Arc<dyn Holdings> = Arc::<Shelf>::clone(&shelf);
-        let swarm = runtime.block_on(Swarm::start(own, config, holdings, &tasks)).unwrap();
-        Self { runtime, identity, swarm, shelf, tasks }
-    }
-
-    fn id(&self) -> String {
-        self.identity.peer_id().to_string()
-    }
-
-    /// A daemon of a machine that knows nobody but these.
-    fn known_to(workshop: &Workshop, machine: &Builder, liars: &[&Self]) -> TestPeer {
-        let start = liars.iter().fold(workshop.start(machine, ""), |start, liar| {
-            start.flag("--peer", &liar.swarm.listen_addrs()[0].to_string())
-        });
-        let node = start.start();
-        machine.import(&node);
-        node.wait_for_peers(liars.len() as u64);
-        node
-    }
-
-    fn gives(&self, package: &[u8]) {
-        self.shelf.blobs.lock().unwrap().insert(Digest::of(package), package.to_vec());
-    }
-
-    fn says(&self, frames: Vec<Vec<u8>>, silent: bool) {
-        *self.shelf.script.lock().unwrap() = Script { frames, silent };
-    }
-
-    fn offers(&self) -> usize {
-        self.shelf.offers.load(Ordering::SeqCst)
-    }
-
-    /// "This recipe of `cpv` was built to `package`."
-    fn claim(&self, fingerprint: Digest, cpv: &str, package: &[u8]) -> SignedClaim {
-        claim_of(&self.identity, fingerprint, cpv, package)
-    }
-}
-
-impl Drop for Liar {
-    fn drop(&mut self) {
-        let ended = self.runtime.block_on(self.tasks.shutdown(Duration::from_secs(5)));
-        assert!(ended || std::thread::panicking(), "the test's own node ends");
-    }
+/// "This recipe of `cpv` was built to `package`."
+fn claimed(liar: &Liar, fingerprint: Digest, cpv: &str, package: &[u8]) -> SignedClaim {
+    claim_of(&liar.identity, fingerprint, cpv, package)
 }
 
 fn claim_of(by: &Identity, fingerprint: Digest, cpv: &str, package: &[u8]) -> SignedClaim {
@@ -225,22 +112,22 @@ fn a_builder_that_returns_another_package_wrong_use_or_a_stale_one_is_believed_n
     let node = Liar::known_to(&workshop, &machine(&workshop, "node"), &liars.iter().collect::<Vec<_>>());
     let (n1, n2, n3, n4) = ("app-misc/n1-1.0", "app-misc/n2-1.0", "app-misc/n3-1.0", "app-misc/n4-1.0");
     // Of another package, by its claim and in truth.
-    liars[0].says(vec![accepted(), done(&liars[0].claim(fingerprint(&node, n1), "app-misc/n0-1.0", &other))], true);
+    liars[0].says(vec![accepted(), done(&claimed(&liars[0], fingerprint(&node, n1), "app-misc/n0-1.0", &other))], true);
     let why = ends_here(&node, &liars[0], n1);
     assert!(why.contains("another package"), "{why}");
     // Of another package, as its claim does not say.
     liars[1].gives(&other);
-    liars[1].says(vec![accepted(), done(&liars[1].claim(fingerprint(&node, n2), n2, &other))], true);
+    liars[1].says(vec![accepted(), done(&claimed(&liars[1], fingerprint(&node, n2), n2, &other))], true);
     let why = ends_here(&node, &liars[1], n2);
     assert!(why.contains("not what it says"), "{why}");
     // With other USE flags than were asked.
     liars[2].gives(&wrong_use);
-    liars[2].says(vec![done(&liars[2].claim(fingerprint(&node, MINE), MINE, &wrong_use))], true);
+    liars[2].says(vec![done(&claimed(&liars[2], fingerprint(&node, MINE), MINE, &wrong_use))], true);
     let why = ends_here(&node, &liars[2], MINE);
     assert!(why.contains("not what it says"), "{why}");
     // Of an older state of the ebuild.
     liars[3].gives(&other);
-    liars[3].says(vec![done(&liars[3].claim(old, n3, &other))], true);
+    liars[3].says(vec![done(&claimed(&liars[3], old, n3, &other))], true);
     let why = ends_here(&node, &liars[3], n3);
     assert!(why.contains("another recipe"), "{why}");
     // The word of a third key.
@@ -252,7 +139,7 @@ fn a_builder_that_returns_another_package_wrong_use_or_a_stale_one_is_believed_n
     // Other bytes than the claim names.
     let n5 = "app-misc/n5-1.0";
     let mut bytes = other.clone();
-    let claim = liars[5].claim(fingerprint(&node, n5), n5, &other);
+    let claim = claimed(&liars[5], fingerprint(&node, n5), n5, &other);
     *bytes.last_mut().unwrap() ^= 1;
     liars[5].shelf.blobs.lock().unwrap().insert(Digest::of(&other), bytes);
     liars[5].says(vec![done(&claim)], true);
@@ -334,15 +221,7 @@ fn a_stranger_that_speaks_the_protocol_of_builders_gives_no_build_and_asks_in_va
     strong.does(&["build", "app-misc/n0"]);
     let (_, bytes) = package(&strong, "app-misc/n0-1.0");
     for offer in &offers {
-        let heard = stranger.runtime.block_on(async {
-            let mut dialogue = stranger.swarm.converse(strong_id, Duration::from_secs(10)).await.unwrap();
-            dialogue.say(offer.clone()).await.unwrap();
-            let mut heard = Vec::new();
-            while let Ok(Some(Ok(frame))) = tokio::time::timeout(Duration::from_secs(30), dialogue.hear()).await {
-                heard.push(String::from_utf8_lossy(&frame).into_owned());
-            }
-            heard
-        });
+        let heard = stranger.offers_to(&strong, offer.clone());
         assert!(heard.iter().all(|frame| !frame.contains("accepted") && !frame.contains("done")), "{heard:?}");
     }
     for topic in [Topic::Query, Topic::Group] {

@@ -257,7 +257,9 @@ fn the_native_processor_is_the_one_that_the_compiler_names() {
 /// What `plan.py` says outside the sandbox, where a machine may have any root: the answer, and the one package.
 fn resolved(machine: &Builder, name: &str) -> (String, Value) {
     let builds = checkout().join("daemon/src/builds");
-    let text = ["variables.py", "plan.py"].map(|name| fs::read_to_string(builds.join(name)).unwrap()).concat();
+    let read = |name: &str| fs::read_to_string(builds.join(name)).unwrap();
+    let names = format!("NAMES = r'''{}'''\n", read("names.txt"));
+    let text = [names, read("variables.py"), read("plan.py")].concat();
     let path = machine.dir.join("resolve.py");
     fs::write(&path, text).unwrap();
     // The program's name is taken below the private Portage: this leads out of there.

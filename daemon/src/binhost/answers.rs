@@ -2,11 +2,20 @@
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use store::{IndexError, RowChange, RowError, RowTable, Store};
 use tree::digest::Digest;
 use tree::packages::PackageEntry;
 
 /// The version of what is kept.
 const VERSION: u8 = 1;
+/// Key of the row with what Portage said of the packages. What does not fit goes on in rows whose keys have a number behind.
+pub(super) const KEY: &[u8] = b"answers";
+/// Bytes of one such row.
+const ROW_BYTES: usize = 512 * 1024;
+/// Rows of answers: enough for [`super::PACKAGES_MAX`] packages with some differing flags each.
+const ROWS_MAX: usize = 64;
+/// Rows written in one step, which the store bounds.
+const ROWS_AT_ONCE: usize = 4;
 /// Flags that are named of one package.
 const FLAGS_MAX: usize = 100;
 
@@ -103,6 +112,37 @@ impl Answers {
     }
 }
 
+/// The key of the n-th row of answers.
+fn key_of(number: usize) -> Vec<u8> {
+    match number {
+        0 => KEY.to_vec(),
+        number => [KEY, format!(".{number}").as_bytes()].concat(),
+    }
+}
+
+/// What Portage said, as it was encoded.
+pub(super) fn read(store: &Store) -> Result<Vec<u8>, IndexError> {
+    let mut bytes = Vec::new();
+    for number in 0..ROWS_MAX {
+        let Some(more) = store.row(RowTable::Binpkgs, &key_of(number))? else { break };
+        bytes.extend_from_slice(&more);
+    }
+    Ok(bytes)
+}
+
+/// Writes it in as many rows as it takes, and deletes those of before. What is too long is not kept: the next start asks.
+///
+/// The first row goes first and comes last, so that a crash in between leaves nothing to be read.
+pub(super) fn write(store: &Store, bytes: &[u8]) -> Result<(), RowError> {
+    let pieces: Vec<&[u8]> = bytes.chunks(ROW_BYTES).collect();
+    let pieces = if pieces.len() > ROWS_MAX { Vec::new() } else { pieces };
+    let keys: Vec<Vec<u8>> = (0..ROWS_MAX).map(key_of).collect();
+    let change = |(number, key)| RowChange { table: RowTable::Binpkgs, key, value: pieces.get(number).copied() };
+    let changes: Vec<RowChange<'_>> = keys.iter().map(Vec::as_slice).enumerate().map(change).collect();
+    store.delete_row(RowTable::Binpkgs, KEY)?;
+    changes.rchunks(ROWS_AT_ONCE).try_for_each(|some| store.put_rows(some))
+}
+
 /// The flags for which Portage would not take a package under `--binpkg-respect-use`, with what they are on each side
 /// (`_reinstall_for_flags` of its resolver).
 pub(super) fn differing(entry: &PackageEntry, now: &WouldBuild) -> Vec<String> {
@@ -158,6 +198,19 @@ mod tests {
         ] {
             assert_eq!(differing(&entry(iuse, on), &would), expected, "{iuse} / {on} / {would:?}");
         }
+    }
+
+    #[test]
+    fn answers_of_any_length_are_there_after_a_restart_and_those_of_before_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), store::Options::default()).unwrap();
+        for length in [0, 1, ROW_BYTES, ROW_BYTES + 1, 5 * ROW_BYTES, 7, ROW_BYTES * ROWS_MAX] {
+            let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+            write(&store, &bytes).unwrap();
+            assert!(read(&store).unwrap() == bytes, "{length}");
+        }
+        write(&store, &vec![1; ROW_BYTES * ROWS_MAX + 1]).unwrap();
+        assert_eq!(read(&store).unwrap(), b"", "too many are asked for again");
     }
 
     #[test]

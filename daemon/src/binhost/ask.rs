@@ -336,14 +336,14 @@ impl Binhost {
     /// The packages that are not guests.
     fn own_packages(&self) -> Vec<(Digest, Cpv)> {
         let state = self.state();
-        let own = state.rows.values().filter(|row| !row.guest);
+        let own = state.rows.values().filter(|row| !row.is_guest());
         own.map(|row| (row.digest, row.entry.cpv().clone())).collect()
     }
 
     /// What is to be asked, and which packages each answer is about.
     fn questions(&self) -> BTreeMap<Question, Vec<Digest>> {
         let mut questions: BTreeMap<Question, Vec<Digest>> = BTreeMap::new();
-        for row in self.state().rows.values().filter(|row| !row.guest) {
+        for row in self.state().rows.values().filter(|row| !row.is_guest()) {
             questions.entry(Question::of(row)).or_default().push(row.digest);
         }
         questions

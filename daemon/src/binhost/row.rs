@@ -2,6 +2,8 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
 
+use super::owner::Owner;
+use super::path::path_of;
 use crate::statement::peer_id;
 use crate::stats::now_s;
 use crate::swarm::PeerId;
@@ -13,7 +15,7 @@ use tree::gpkg::Gpkg;
 use tree::packages::{MakeEntryError, PackageEntry, PackageFile};
 
 /// The version of a row that is written; older ones are read.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Bytes of a row: the keys of an entry are some kilobytes, `REQUIRES` and `PROVIDES` of the largest packages some hundred.
 const ROW_BYTES_MAX: usize = 768 << 10;
 /// Sonames and symbol versions of a row, together; a package that has more is listed without them being compared.
@@ -58,8 +60,8 @@ pub struct BinpkgRow {
     pub origin: Origin,
     /// When this node had it, in seconds since 1970.
     pub added_at: u64,
-    /// Built for another machine and by its configuration: kept for that one, never offered to this node's own Portage.
-    pub guest: bool,
+    /// Whose it is.
+    pub owner: Owner,
     /// What it needs of a machine; None where that was not looked at yet (a row of version 1).
     pub demands: Option<Demands>,
 }
@@ -158,7 +160,11 @@ pub enum DecodeRowError {
 }
 
 /// The row in DAG-CBOR: a list, so that nothing depends on the order of keys. Digests are hexadecimal digits.
-type Form = (u8, File, BTreeMap<String, String>, (String, String), (String, String), u64, (bool, Option<DemandsForm>));
+type Form =
+    (u8, File, BTreeMap<String, String>, (String, String), (String, String), u64, (String, Option<DemandsForm>));
+/// Version 2 did not say for whom a package was made, only that it was made for another machine.
+type FormTwo =
+    (u8, File, BTreeMap<String, String>, (String, String), (String, String), u64, (bool, Option<DemandsForm>));
 /// Version 1 ended before what was added since.
 type FormOne = (u8, File, BTreeMap<String, String>, (String, String), (String, String), u64);
 type File = (String, u64, String, String, u64);
@@ -180,8 +186,8 @@ impl BinpkgRow {
         let (md5, sha1): ([u8; 16], [u8; 20]) = (sums.md5.finalize().into(), sums.sha1.finalize().into());
         let about = PackageFile { path: path_of(&digest), size, md5: hex(&md5), sha1: hex(&sha1), mtime: added_at };
         let entry = PackageEntry::from_metadata(&gpkg.metadata, &about)?;
-        let (mtime, guest, demands) = (added_at, false, Some(demands));
-        Ok(Self { digest, size, md5, sha1, mtime, entry, fingerprint, image, origin, added_at, guest, demands })
+        let (mtime, owner, demands) = (added_at, Owner::This, Some(demands));
+        Ok(Self { digest, size, md5, sha1, mtime, entry, fingerprint, image, origin, added_at, owner, demands })
     }
 
     /// What the index says of it: the entry, with where the blob is and what it is by this row.
@@ -201,6 +207,12 @@ impl BinpkgRow {
             keys.insert(key.to_owned(), value);
         }
         PackageEntry::from_keys(keys)
+    }
+
+    /// Whether it was built for another machine, by its configuration.
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        self.owner != Owner::This
     }
 
     /// The node that built it, when it was another.
@@ -236,7 +248,7 @@ impl BinpkgRow {
             (self.fingerprint.to_string(), self.image.to_string()),
             origin,
             self.added_at,
-            (self.guest, self.demands.as_ref().map(Demands::form)),
+            (self.owner.form(), self.demands.as_ref().map(Demands::form)),
         );
         serde_ipld_dagcbor::to_vec(&form).expect("texts and numbers always have a DAG-CBOR form")
     }
@@ -251,18 +263,25 @@ impl BinpkgRow {
         }
         let wrong = |error: serde_ipld_dagcbor::DecodeError<std::convert::Infallible>| match bytes {
             // A later version may have another form, but it begins with its number as this one does.
-            [_, version, ..] if (3..24).contains(version) => DecodeRowError::Version(*version),
+            [_, version, ..] if (VERSION + 1..24).contains(version) => DecodeRowError::Version(*version),
             _ => DecodeRowError::Form(error.to_string()),
         };
-        let form: Form = if let [_, 1, ..] = bytes {
-            let (version, file, entry, recipe, origin, added_at): FormOne =
-                serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?;
-            (version, file, entry, recipe, origin, added_at, (false, None))
-        } else {
-            serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?
+        let form: Form = match bytes {
+            [_, 1, ..] => {
+                let (version, file, entry, recipe, origin, added_at): FormOne =
+                    serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?;
+                (version, file, entry, recipe, origin, added_at, (String::new(), None))
+            }
+            [_, 2, ..] => {
+                let (version, file, entry, recipe, origin, added_at, (guest, demands)): FormTwo =
+                    serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?;
+                let owner = if guest { Owner::Forgotten } else { Owner::This };
+                (version, file, entry, recipe, origin, added_at, (owner.form(), demands))
+            }
+            _ => serde_ipld_dagcbor::from_slice(bytes).map_err(wrong)?,
         };
         let (version, (digest, size, md5, sha1, mtime), entry, (fingerprint, image), origin, added_at, more) = form;
-        let (guest, demands) = more;
+        let (owner, demands) = more;
         if !(1..=VERSION).contains(&version) {
             return Err(DecodeRowError::Version(version));
         }
@@ -285,26 +304,10 @@ impl BinpkgRow {
             image: digest_of(&image, "image digest")?,
             origin,
             added_at,
-            guest,
+            owner: Owner::of_form(&owner)?,
             demands: demands.map(Demands::of_form),
         })
     }
-}
-
-/// Where the index says that a package is, below the binhost's address: the digest is the name, so that no other bytes
-/// ever have it.
-#[must_use]
-pub fn path_of(digest: &Digest) -> String {
-    let text = digest.to_string();
-    format!("{}/{text}.gpkg.tar", text.get(..2).unwrap_or_default())
-}
-
-/// The digest that a path of [`path_of`] names.
-#[must_use]
-pub fn parse_path(path: &str) -> Option<Digest> {
-    let (_, name) = path.split_once('/')?;
-    let digest: Digest = name.strip_suffix(".gpkg.tar")?.parse().ok()?;
-    (path_of(&digest) == path).then_some(digest)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -350,7 +353,7 @@ pub(crate) mod tests {
             image: Digest::of(b"image"),
             origin: Origin::Built,
             added_at: 8,
-            guest: false,
+            owner: Owner::This,
             demands: Some(Demands::default()),
         }
     }
@@ -423,8 +426,11 @@ pub(crate) mod tests {
         let value = |name: &str| (name == "CFLAGS").then(|| "-O2 -march=x86-64-v3".to_owned());
         let demands = Demands::new(value, links.clone());
         assert_eq!((demands.flags.len(), &demands.links), (1, &links));
-        let full = BinpkgRow { guest: true, demands: Some(demands), ..row(b"blob", 1) };
-        assert_eq!(BinpkgRow::decode(&full.encode()).unwrap(), full);
+        let full = BinpkgRow { demands: Some(demands), ..row(b"blob", 1) };
+        for owner in [Owner::This, Owner::Client(PeerId::random()), Owner::Forgotten] {
+            let full = BinpkgRow { owner, ..full.clone() };
+            assert_eq!(BinpkgRow::decode(&full.encode()).unwrap(), full);
+        }
         let many: Vec<String> = (0..40_000).map(|number| format!("V_{number}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let large = Demands::new(value, Links { needs: versions("libx.so", &many), ..Links::default() });
@@ -440,7 +446,19 @@ pub(crate) mod tests {
             serde_ipld_dagcbor::from_slice(&new.encode()).unwrap();
         let old: FormOne = (1, file, entry, recipe, origin, added_at);
         let read = BinpkgRow::decode(&serde_ipld_dagcbor::to_vec(&old).unwrap()).unwrap();
-        assert_eq!(read, BinpkgRow { guest: false, demands: None, ..new });
+        assert_eq!(read, BinpkgRow { demands: None, ..new });
+    }
+
+    #[test]
+    fn a_row_of_version_2_is_read_and_a_guests_package_is_nobodys() {
+        let new = row(b"blob", 1);
+        for (guest, owner) in [(false, Owner::This), (true, Owner::Forgotten)] {
+            let (_, file, entry, recipe, origin, added_at, (_, demands)): Form =
+                serde_ipld_dagcbor::from_slice(&new.encode()).unwrap();
+            let old: FormTwo = (2, file, entry, recipe, origin, added_at, (guest, demands));
+            let read = BinpkgRow::decode(&serde_ipld_dagcbor::to_vec(&old).unwrap()).unwrap();
+            assert_eq!(read, BinpkgRow { owner, ..new.clone() });
+        }
     }
 
     #[test]
@@ -452,8 +470,8 @@ pub(crate) mod tests {
         assert!(matches!(BinpkgRow::decode(&vec![0; ROW_BYTES_MAX + 1]), Err(DecodeRowError::Long(_))));
         let mut later = good.clone();
         assert_eq!(later[1], VERSION);
-        later[1] = 3;
-        assert!(matches!(BinpkgRow::decode(&later), Err(DecodeRowError::Version(3))));
+        later[1] = 4;
+        assert!(matches!(BinpkgRow::decode(&later), Err(DecodeRowError::Version(4))));
         assert!(matches!(BinpkgRow::decode(&[0x82, 5, 0xf6]), Err(DecodeRowError::Version(5))));
         let text = String::from_utf8_lossy(&good).into_owned();
         let place = text.find("dev-libs").unwrap();
@@ -472,24 +490,5 @@ pub(crate) mod tests {
         assert_eq!((listed.get("SIZE"), listed.get("MTIME")), (Some("4"), Some("7")));
         assert_eq!(listed.get("MD5"), Some("01".repeat(16).as_str()));
         assert_eq!(listed.get("USE"), Some("amd64 color"));
-    }
-
-    #[test]
-    fn a_path_names_one_digest_and_other_paths_none() {
-        let digest = Digest::of(b"x");
-        let path = path_of(&digest);
-        assert_eq!(parse_path(&path), Some(digest));
-        for wrong in [
-            path.to_uppercase(),
-            format!("x{path}"),
-            format!("/{path}"),
-            path.replacen('/', "//", 1),
-            path.replace(".gpkg.tar", ".tbz2"),
-            format!("00/{digest}.gpkg.tar"),
-            digest.to_string(),
-            String::new(),
-        ] {
-            assert_eq!(parse_path(&wrong), None, "{wrong}");
-        }
     }
 }

@@ -5,6 +5,7 @@ use super::answers::Answers;
 use super::row::{BinpkgRow, Demands};
 use crate::machine::{Libraries, Machine};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tree::cpu::Needed;
 use tree::digest::Digest;
 use tree::elf::{Abi, Soname};
@@ -64,7 +65,7 @@ pub struct Instance {
 
 /// The packages that cannot be used, with the reasons; the others can. Looks at libraries: blocking.
 pub(super) fn judge(
-    rows: &BTreeMap<Digest, BinpkgRow>,
+    rows: &BTreeMap<Digest, Arc<BinpkgRow>>,
     machine: &Machine,
     answers: &Answers,
 ) -> BTreeMap<Digest, Vec<Reject>> {
@@ -76,19 +77,22 @@ pub(super) fn judge(
             rejected.insert(*digest, rejects);
         }
     }
-    // What one package lacks another may give, if it can be used itself: until nothing changes.
+    // What one package lacks another may give, if it can be used itself: who gives nothing any more is a reason to look again
+    // at those that need it, and at no others.
     let mut linking = Linking::new(rows, machine);
-    loop {
-        let usable: Vec<(&Digest, &BinpkgRow)> =
-            rows.iter().filter(|(digest, _)| !rejected.contains_key(digest)).collect();
-        linking.offer(&usable);
-        let lacking = usable.iter().map(|(digest, row)| (**digest, linking.lacks(row)));
-        let lacking: Vec<(Digest, Vec<Reject>)> = lacking.filter(|(_, rejects)| !rejects.is_empty()).collect();
-        if lacking.is_empty() {
-            return rejected;
-        }
-        rejected.extend(lacking);
+    for (digest, row) in rows.iter().filter(|(digest, _)| !rejected.contains_key(digest)) {
+        linking.offer(*digest, row);
     }
+    let mut ahead: BTreeSet<Digest> = rows.keys().filter(|digest| !rejected.contains_key(*digest)).copied().collect();
+    while let Some(digest) = ahead.pop_first() {
+        let Some(row) = rows.get(&digest).filter(|_| !rejected.contains_key(&digest)) else { continue };
+        let lacking = linking.lacks(row);
+        if !lacking.is_empty() {
+            rejected.insert(digest, lacking);
+            linking.take_back(&digest, row, &mut ahead);
+        }
+    }
+    rejected
 }
 
 /// What needs no look at other packages.
@@ -96,7 +100,7 @@ fn by_itself<'a>(row: &'a BinpkgRow, processor: &mut Processor<'a>) -> Vec<Rejec
     let answers = processor.answers;
     let mut rejects = Vec::new();
     let mut add = |kind, text| rejects.push(Reject { kind, text });
-    if row.guest {
+    if row.is_guest() {
         add(RejectKind::Guest, "built for another machine, with its configuration".to_owned());
         return rejects;
     }
@@ -165,11 +169,14 @@ struct Linking<'a> {
     libraries: Libraries<'a>,
     /// Kinds of programs of which this machine has any library: of others nothing is compared.
     abis: BTreeSet<Abi>,
-    offered: BTreeMap<&'a Soname, BTreeSet<&'a str>>,
+    /// Of each library the packages that give it, with its symbol versions.
+    offered: BTreeMap<&'a Soname, BTreeMap<Digest, &'a BTreeSet<String>>>,
+    /// Of each library the packages that need it.
+    needed: BTreeMap<&'a Soname, Vec<Digest>>,
 }
 
 impl<'a> Linking<'a> {
-    fn new(rows: &'a BTreeMap<Digest, BinpkgRow>, machine: &'a Machine) -> Self {
+    fn new(rows: &'a BTreeMap<Digest, Arc<BinpkgRow>>, machine: &'a Machine) -> Self {
         let mut libraries = machine.libraries();
         let mut abis = BTreeSet::new();
         for Demands { links, .. } in rows.values().filter_map(|row| row.demands.as_ref()) {
@@ -179,14 +186,29 @@ impl<'a> Linking<'a> {
                 }
             }
         }
-        Self { libraries, abis, offered: BTreeMap::new() }
+        Self { libraries, abis, offered: BTreeMap::new(), needed: BTreeMap::new() }
     }
 
-    fn offer(&mut self, usable: &[(&Digest, &'a BinpkgRow)]) {
-        self.offered.clear();
-        for links in usable.iter().filter_map(|(_, row)| Some(&row.demands.as_ref()?.links)) {
-            for (so, versions) in &links.gives {
-                self.offered.entry(so).or_default().extend(versions.iter().map(String::as_str));
+    fn offer(&mut self, digest: Digest, row: &'a BinpkgRow) {
+        let Some(Demands { links, .. }) = &row.demands else { return };
+        for (so, versions) in &links.gives {
+            self.offered.entry(so).or_default().insert(digest, versions);
+        }
+        for so in links.needs.keys().filter(|so| !links.gives.contains_key(*so)) {
+            self.needed.entry(so).or_default().push(digest);
+        }
+    }
+
+    /// A package cannot be used: what it gives is gone, and those that may have counted on it are to be looked at again.
+    fn take_back(&mut self, digest: &Digest, row: &'a BinpkgRow, again: &mut BTreeSet<Digest>) {
+        let Some(Demands { links, .. }) = &row.demands else { return };
+        for (so, versions) in &links.gives {
+            let Some(givers) = self.offered.get_mut(so) else { continue };
+            givers.remove(digest);
+            // Others give the same, mostly: then nobody counted on this one.
+            let replaced = |version: &String| givers.values().any(|of| of.contains(version));
+            if givers.is_empty() || !versions.iter().all(replaced) {
+                again.extend(self.needed.get(so).into_iter().flatten());
             }
         }
     }
@@ -205,8 +227,9 @@ impl<'a> Linking<'a> {
             } else if let Some(here) = self.libraries.defined(so, &links.paths) {
                 // A library without versions takes any, and the dynamic linker only says so.
                 symbols.extend(missing(&|version| here.is_empty() || here.contains(version)));
-            } else if let Some(offered) = self.offered.get(so) {
-                symbols.extend(missing(&|version| offered.is_empty() || offered.contains(version)));
+            } else if let Some(offered) = self.offered.get(so).filter(|offered| !offered.is_empty()) {
+                let any = offered.values().all(|of| of.is_empty());
+                symbols.extend(missing(&|version| any || offered.values().any(|of| of.contains(version))));
             } else {
                 sonames.push(so.name.clone());
             }
@@ -233,6 +256,7 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::answers::OwnPortage;
+    use super::super::owner::Owner;
     use super::super::row::tests::row;
     use super::*;
     use std::path::Path;
@@ -265,7 +289,8 @@ mod tests {
     }
 
     fn judged(rows: &[&BinpkgRow], answers: &Answers) -> Vec<Vec<(RejectKind, String)>> {
-        let all: BTreeMap<Digest, BinpkgRow> = rows.iter().map(|row| (row.digest, (*row).clone())).collect();
+        let all: BTreeMap<Digest, Arc<BinpkgRow>> =
+            rows.iter().map(|row| (row.digest, Arc::new((*row).clone()))).collect();
         let verdicts = judge(&all, &v2(), answers);
         let of = |row: &&BinpkgRow| verdicts.get(&row.digest).cloned().unwrap_or_default();
         rows.iter().map(|row| of(row).into_iter().map(|reject| (reject.kind, reject.text)).collect()).collect()
@@ -301,7 +326,7 @@ mod tests {
         answers.machine.as_mut().unwrap().chost = "i686-pc-linux-gnu".into();
         assert_eq!(kinds(&[&plain], &answers), [[RejectKind::Chost, RejectKind::Use]]);
         assert!(judged(&[&plain], &answers)[0][1].1.contains("color"));
-        let guest = BinpkgRow { guest: true, ..plain };
+        let guest = BinpkgRow { owner: Owner::Forgotten, ..plain };
         assert_eq!(kinds(&[&guest], &answers), [[RejectKind::Guest]]);
     }
 
@@ -316,7 +341,7 @@ mod tests {
         assert_eq!(kinds(&[&program, &old], &own("")), [vec![RejectKind::Symbol], vec![]]);
         let broken = package(b"4", "", &[libc, ("libthree.so", &[])], &[("libtwo.so.1", &["TWO_1"])]);
         assert_eq!(kinds(&[&program, &broken], &own("")), [[RejectKind::Soname], [RejectKind::Soname]]);
-        let guest = BinpkgRow { guest: true, ..two };
+        let guest = BinpkgRow { owner: Owner::Forgotten, ..two };
         assert_eq!(kinds(&[&program, &guest], &own("")), [[RejectKind::Soname], [RejectKind::Guest]]);
         let itself = package(b"5", "", &[libc, ("libown.so", &["A"])], &[("libown.so", &["A"])]);
         assert_eq!(kinds(&[&itself], &own("")), [vec![]]);

@@ -18,7 +18,7 @@ FILE_MAX, ALL_MAX, FILES_MAX = 1 << 20, 32 << 20, 10_000
 # Files or directories of lines, read as Portage reads them.
 LINES = (
     "package.accept_keywords", "package.accept_restrict", "package.env", "package.keywords", "package.license",
-    "package.mask", "package.properties", "package.provided", "package.unmask", "package.use", "sets",
+    "package.mask", "package.properties", "package.provided", "package.unmask", "package.use",
 )
 # Of a profile of the user's own: lines, too.
 OF_PROFILE = (
@@ -27,10 +27,6 @@ OF_PROFILE = (
     "package.use.force", "package.use.mask", "package.use.stable", "package.use.stable.force", "package.use.stable.mask",
     "use.force", "use.mask", "use.stable", "use.stable.force", "use.stable.mask",
 )
-# What decides which packages are taken, though no ebuild sees it.
-CHOOSES = frozenset("ACCEPT_KEYWORDS ACCEPT_LICENSE ACCEPT_PROPERTIES ACCEPT_RESTRICT ACCEPT_CHOSTS FEATURES USE USE_EXPAND "
-                    "USE_EXPAND_HIDDEN USE_EXPAND_IMPLICIT USE_EXPAND_UNPREFIXED IUSE_IMPLICIT".split())
-
 settings = portage.settings
 top = os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage")
 files, problems, total = {}, [], 0
@@ -88,9 +84,9 @@ def read(name):
 
 def is_usable(name, word):
     """Whether Portage can use a line: one that it passes over says nothing of a build, and may be anything, behind a link."""
-    kind = next((part for part in name.split("/") if part == "sets" or part.startswith("package.")), "")
+    kind = next((part for part in name.split("/") if part.startswith("package.")), "")
     word = word.removeprefix("-")
-    if not kind or word.startswith("@"):
+    if not kind:
         return True
     if kind == "package.provided":
         return portage.versions.catpkgsplit(word) is not None
@@ -122,7 +118,7 @@ def given(name):
     if name in CHOOSES:
         return True
     private = name in environ_whitelist and name not in KNOWN
-    return in_recipe(name) and reaches(name, settings) and not private
+    return may_be_foreign(name) and reaches(name, settings) and not private
 
 
 def quoted(name, value):

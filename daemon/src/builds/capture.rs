@@ -1,7 +1,9 @@
 //! Capturing this machine's domain: `capture.py` asks Portage in the sandbox, and what it says becomes blobs.
 
+use super::domain_file::{DomainFile, Environments};
+use super::domain_names::script;
 use super::inside::Inside;
-use super::record::{DomainRecord, ReadRecordError, RepositoryState};
+use super::record::{DomainRecord, RECORD_BYTES_MAX, ReadRecordError, RepositoryState};
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use tree::digest::Digest;
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Files are hexadecimal digits in it.
 const ANSWER_MAX_BYTES: u64 = 80 << 20;
-const SCRIPT: &str = concat!(include_str!("variables.py"), include_str!("capture.py"));
+const SCRIPT: &str = script!("capture.py");
 
 /// Why this machine's configuration cannot be given to another one.
 #[derive(Debug, thiserror::Error)]
@@ -90,16 +92,21 @@ fn read(answer: &[u8]) -> Result<Captured, CaptureError> {
     }
     let mut files = Vec::new();
     let mut named = BTreeMap::new();
+    let environments = Environments::of(answer.files.keys());
     for (name, text) in answer.files {
         let content =
             unhex(&text).ok_or_else(|| CaptureError::Answer(format!("{name} is not in hexadecimal digits")))?;
-        if !super::record::fits(&name, &content) {
+        // Told now, where its user can do something about it, and not by the builder.
+        if let Some(Err(wrong)) = DomainFile::at(&name).map(|file| file.written_anew(&content, &environments)) {
             return Err(CaptureError::Private(format!(
-                "/etc/portage/{name} has values that cannot be told in one line each"
+                "/etc/portage/{name} has what no other machine takes: {}",
+                wrong.0
             )));
         }
+        let size = (content.len() as u64).try_into();
+        let size = size.map_err(|error| CaptureError::Private(format!("/etc/portage/{name}: {error}")))?;
         let digest = Digest::of(&content);
-        named.insert(name, (digest, content.len() as u64));
+        named.insert(name, (digest, size));
         files.push((digest, content));
     }
     let record = DomainRecord {
@@ -109,7 +116,11 @@ fn read(answer: &[u8]) -> Result<Captured, CaptureError> {
         files: named,
     };
     record.check()?;
-    Ok(Captured { record: record.encode(), files })
+    let record = record.encode();
+    if record.len() as u64 > RECORD_BYTES_MAX {
+        return Err(ReadRecordError::Long(record.len()).into());
+    }
+    Ok(Captured { record, files })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -130,7 +141,7 @@ mod tests {
         };
         let good = read(answer("\"package.use\":\"612f6220630a\"").as_bytes()).unwrap();
         let record = DomainRecord::decode(&good.record).unwrap();
-        assert_eq!(record.files["package.use"], (Digest::of(b"a/b c\n"), 6));
+        assert_eq!(record.files["package.use"], (Digest::of(b"a/b c\n"), 6.try_into().unwrap()));
         assert!(matches!(read(answer("\"bashrc\":\"61\"").as_bytes()), Err(CaptureError::Private(_))));
         let private = answer("").replace("\"problems\":[]", "\"problems\":[\"x leads out\"]");
         assert!(matches!(read(private.as_bytes()), Err(CaptureError::Private(why)) if why == "x leads out"));

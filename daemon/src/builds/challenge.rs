@@ -56,7 +56,7 @@ async fn run(domain: &Arc<Domain>, atom: &str, tell: &mpsc::Sender<ChallengeLine
 
 /// What the held package of a recipe installs.
 fn held_image(domain: &Domain, fingerprint: &Digest) -> Result<Option<Image>, String> {
-    for row in domain.binhost.of_recipe(fingerprint) {
+    for row in domain.binhost.of_recipe(fingerprint).into_iter().filter(|row| !row.is_guest()) {
         if let Some(blob) = held(&domain.store, &row.digest) {
             let gpkg = Gpkg::read(seekable(&blob)).map_err(|error| error.to_string())?;
             return Image::read(seekable(&blob), &gpkg).map(Some).map_err(|error| error.to_string());

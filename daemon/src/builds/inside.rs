@@ -33,6 +33,9 @@ const CHOSEN: &str = "var/lib/portage";
 const SCRATCH: [&str; 3] = ["/var/db", "/var/cache/edb", "/var/log/portage"];
 /// Bytes of each of those.
 const SCRATCH_BYTES: u64 = 256 << 20;
+/// Names of the variables in the recipe that is built, for variables.py; it asks for them where the configuration is another
+/// machine's.
+const OF_RECIPE: &str = "PEERAGE_RECIPE";
 /// What Portage reads below the root of its configuration; with another ROOT than `/` it reads it below `/` too.
 const READ_OF_ROOT: [&str; 3] = [ETC, "etc/make.conf", "etc/make.profile"];
 
@@ -51,6 +54,8 @@ pub struct Inside {
     variables: Vec<String>,
     /// Whether the configuration is another machine's.
     foreign: bool,
+    /// Variables that the recipe of its package names; the only ones that an ebuild gets of that configuration.
+    named: Vec<String>,
     identity: Identity,
     limits: Limits,
 }
@@ -62,6 +67,7 @@ struct Configuration {
     repositories: Option<String>,
     variables: Vec<String>,
     foreign: bool,
+    named: Vec<String>,
 }
 
 /// The directories of one build on this machine.
@@ -107,13 +113,15 @@ impl Inside {
             repositories,
             variables: config.build.variables.clone(),
             foreign: false,
+            named: Vec::new(),
         };
         Self::with(&config.build, configuration, repos, path)
     }
 
-    /// For another machine's configuration, in this machine's clean root.
+    /// For another machine's configuration, in this machine's clean root. `named` are the variables in the recipe of what is
+    /// to be built.
     #[must_use]
-    pub fn of_foreign(config: &Config, foreign: &Foreign, path: OsString) -> Self {
+    pub fn of_foreign(config: &Config, foreign: &Foreign, named: Vec<String>, path: OsString) -> Self {
         let root = absolute(&foreign.config_root);
         let configuration = Configuration {
             reach: Reach::nowhere(&root),
@@ -121,12 +129,13 @@ impl Inside {
             repositories: Some(foreign.repos_conf.clone()),
             variables: foreign.variables.clone(),
             foreign: true,
+            named,
         };
         Self::with(&config.build, configuration, &foreign.repositories, path)
     }
 
     fn with(build: &BuildConfig, configuration: Configuration, repos: &[PathBuf], path: OsString) -> Self {
-        let Configuration { root: config_root, reach, repositories, variables, foreign } = configuration;
+        let Configuration { root: config_root, reach, repositories, variables, foreign, named } = configuration;
         let mut binds: Vec<Bind> = repos.iter().map(|repo| Bind::read_only(absolute(repo))).collect();
         binds.push(Bind::read_only(&reach.etc));
         binds.extend(reach.shown.iter().map(Bind::read_only));
@@ -159,6 +168,7 @@ impl Inside {
             repositories,
             variables,
             foreign,
+            named,
             identity,
             limits,
         }
@@ -203,7 +213,9 @@ impl Inside {
     /// For the installation of build dependencies into a layer.
     #[must_use]
     pub fn layering(&self, rooms: &Rooms) -> Policy {
-        let mut policy = self.policy(None, &[("ROOT", LAYER), ("SYSROOT", "/"), ("PKGDIR", DEPENDENCIES)]);
+        // What is installed is built already: of a recipe it needs nothing.
+        let more = [("ROOT", LAYER), ("SYSROOT", "/"), ("PKGDIR", DEPENDENCIES), (OF_RECIPE, "")];
+        let mut policy = self.policy(None, &more);
         policy.binds.push(Bind::read_only(&rooms.dependencies).at(DEPENDENCIES));
         policy.binds.push(Bind::writable(&rooms.layer).at(LAYER));
         policy.binds.push(Bind::writable(&rooms.work).at(WORK));
@@ -214,7 +226,8 @@ impl Inside {
     /// For the build itself, with the layer under it when there is one.
     #[must_use]
     pub fn build(&self, rooms: &Rooms, layered: bool) -> Policy {
-        let mut policy = self.policy(layered.then_some(rooms.layer.as_path()), &[]);
+        let named = self.named.join(" ");
+        let mut policy = self.policy(layered.then_some(rooms.layer.as_path()), &[(OF_RECIPE, &named)]);
         policy.binds.push(Bind::read_only(&rooms.distfiles).at(DISTDIR));
         policy.binds.push(Bind::writable(&rooms.out).at(PKGDIR));
         policy.binds.push(Bind::writable(&rooms.work).at(WORK));

@@ -325,7 +325,7 @@ impl Jobs {
         self.table().entries.values().filter(open).cloned().collect()
     }
 
-    /// The jobs that make this now: at most one for this machine and one for others.
+    /// The jobs that make this now, oldest first: at most one for this machine and one for each client.
     #[must_use]
     pub fn open_of(&self, fingerprint: &Digest) -> Vec<Arc<Entry>> {
         let fingerprint = fingerprint.to_string();
@@ -349,14 +349,15 @@ impl Jobs {
     pub fn join(&self, wanted: &WantedJob<'_>) -> Result<(Arc<Entry>, bool), JobError> {
         let WantedJob { fingerprint, cpv, repo, rebuild, on, client, client_name } = wanted;
         let (fingerprint, rebuild) = (fingerprint.to_string(), *rebuild);
+        let for_whom = client.map(|client| client.to_string());
         let mut table = self.table();
         let mut open = 0;
         for entry in table.entries.values() {
             let job = entry.state.borrow();
             if !job.state.is_final() {
                 open += 1;
-                // What is made for another machine is not this one's; what is made for this one may be given to others.
-                if job.fingerprint == fingerprint && (job.client.is_none() || client.is_some()) {
+                // What is made for one machine is nobody else's.
+                if job.fingerprint == fingerprint && job.client == for_whom {
                     return Ok((Arc::clone(entry), false));
                 }
             }
@@ -367,33 +368,14 @@ impl Jobs {
         let id = table.next;
         table.next += 1;
         let job = Job {
-            id,
             cpv: (*cpv).to_owned(),
             repo: (*repo).to_owned(),
             fingerprint,
-            state: JobState::Queued,
-            phase: "wait".to_owned(),
-            reason: None,
-            source: None,
-            builder: None,
-            builder_name: None,
             on: on.map(str::to_owned),
-            client: client.map(|client| client.to_string()),
+            client: for_whom,
             client_name: client_name.map(str::to_owned),
-            tried: Vec::new(),
-            attempt: 0,
-            created_at: now_s(),
-            started_at: None,
-            ended_at: None,
-            digest: None,
-            image: None,
-            size: None,
-            log_bytes: 0,
             log_path: self.log_of(id).display().to_string(),
-            cpu_ms: None,
-            memory_peak_bytes: None,
-            log_tail: Vec::new(),
-            told: Vec::new(),
+            ..queued(id)
         };
         write(&self.store, &job, rebuild)?;
         let entry = Entry::new(job, rebuild, &self.store, &self.changed);
@@ -420,6 +402,39 @@ impl Jobs {
             }
         }
         gone
+    }
+}
+
+/// A job of which nothing was done yet.
+pub(crate) fn queued(id: u64) -> Job {
+    Job {
+        id,
+        cpv: String::new(),
+        repo: String::new(),
+        fingerprint: String::new(),
+        state: JobState::Queued,
+        phase: "wait".to_owned(),
+        reason: None,
+        source: None,
+        builder: None,
+        builder_name: None,
+        on: None,
+        client: None,
+        client_name: None,
+        tried: Vec::new(),
+        attempt: 0,
+        created_at: now_s(),
+        started_at: None,
+        ended_at: None,
+        digest: None,
+        image: None,
+        size: None,
+        log_bytes: 0,
+        log_path: String::new(),
+        cpu_ms: None,
+        memory_peak_bytes: None,
+        log_tail: Vec::new(),
+        told: Vec::new(),
     }
 }
 
@@ -459,6 +474,26 @@ mod tests {
         first.keep(|job| job.state = JobState::Failed);
         let (later, new) = jobs.join(&wanted(&Digest::of(b"1"), "a/b-1")).unwrap();
         assert!(new && later.id() > first.id());
+    }
+
+    #[test]
+    fn each_machine_has_a_job_of_its_own_for_the_same_recipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), Options::default()).unwrap();
+        let jobs = Jobs::open(&store, &dir.path().join("jobs")).unwrap();
+        let fingerprint = Digest::of(b"1");
+        let (one, other) = (PeerId::random(), PeerId::random());
+        let whose = [None, Some(one), Some(other)];
+        let join = |client| jobs.join(&WantedJob { client, ..wanted(&fingerprint, "a/b-1") }).unwrap();
+        let begun = whose.map(join);
+        assert!(begun.iter().all(|(_, new)| *new));
+        for ((entry, _), client) in begun.iter().zip(whose) {
+            let (joined, new) = join(client);
+            assert!(
+                !new && joined.id() == entry.id() && joined.now().client == client.map(|client| client.to_string())
+            );
+        }
+        assert_eq!(jobs.open_of(&fingerprint).len(), 3);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One package built on this machine: sources obtained by digest, build dependencies installed into a layer, then real
 //! `emerge --buildpkgonly` inside the walls. What comes out is one unsigned gpkg, not yet believed in.
 
+use super::domain_names::script;
 use super::inside::{BASHRC, DEPENDENCIES, Inside, Rooms};
 use super::jobs::Entry;
 use super::plan::{NeededDistfile, Plan, Planned, changed_since};
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tree::packages::{PackageEntry, PackagesIndex};
 use tree::size::total;
 
-const EMERGE: &str = concat!(include_str!("variables.py"), include_str!("emerge.py"));
+const EMERGE: &str = script!("emerge.py");
 const OWNERS: &str = include_str!("owners.bashrc");
 /// Sources obtained side by side.
 const FETCH_WIDTH: usize = 4;

@@ -12,6 +12,8 @@
 mod capture;
 pub mod challenge;
 pub mod claim;
+mod domain_file;
+mod domain_names;
 mod foreign;
 pub mod inside;
 pub mod jobs;
@@ -48,6 +50,7 @@ use kept_plans::KeptPlans;
 use offload::{Grounded, Offload, On};
 use plan::{Plan, PlanError, Planned};
 use reach::{Reach, ReachError};
+pub use record::exercise as exercise_domain;
 use sandbox::{MissingProgram, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -203,10 +206,13 @@ impl Builds {
         Inside::new(&domain.config, repos, reach, own, self.path.clone())
     }
 
-    /// What the builds of a plan see.
-    async fn inside_of(&self, domain: &Domain, plan: &Plan) -> Result<Inside, ReachError> {
+    /// What the build of a package of a plan sees.
+    async fn inside_of(&self, domain: &Domain, plan: &Plan, planned: &Planned) -> Result<Inside, ReachError> {
         match &plan.foreign {
-            Some(foreign) => Ok(Inside::of_foreign(&domain.config, foreign, self.path.clone())),
+            Some(foreign) => {
+                let named = planned.recipe.names("environment");
+                Ok(Inside::of_foreign(&domain.config, foreign, named, self.path.clone()))
+            }
             None => self.inside(domain).await,
         }
     }
@@ -431,7 +437,7 @@ impl Builds {
 pub(crate) async fn own(domain: &Arc<Domain>, fingerprint: &Digest) -> Vec<BinpkgRow> {
     let (looking, fingerprint) = (Arc::clone(domain), *fingerprint);
     let rows = blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await;
-    rows.into_iter().filter(|row| !row.guest).collect()
+    rows.into_iter().filter(|row| !row.is_guest()).collect()
 }
 
 fn sources_size(package: &Planned) -> u64 {

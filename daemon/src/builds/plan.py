@@ -4,6 +4,7 @@ Writes one JSON object. Everything that can change what a build makes is in it, 
 differs between two machines with the same configuration (places, times, host names) is.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -25,18 +26,12 @@ from _emerge.stdout_spinner import stdout_spinner  # noqa: E402
 
 keep_the_rest_out()
 
-# FEATURES that change what lands in the image.
-FEATURES_IN_IMAGE = frozenset(
-    """
-    binpkg-docompress binpkg-dostrip compressdebug dedupdebug installsources nodoc noinfo noman nostrip splitdebug test
-    xattr
-    """.split()
-)
 # What Portage records of an installed package (__dyn_install) that says how it was made, whatever its ebuild exports.
 RECORDED = ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CHOST", "EXTRA_ECONF")
 CHUNK = 1 << 20
 
 
+@functools.cache
 def digest(path):
     total = hashlib.blake2b()
     with open(path, "rb") as file:
@@ -99,21 +94,9 @@ def toolchain(settings):
     for word in f"{settings.get('LDFLAGS', '')} {settings.get('CFLAGS', '')}".split():
         if word.startswith("-fuse-ld="):
             linker = word.removeprefix("-fuse-ld=")
-            tools[f"ld.{linker}"] = version(f"ld.{linker}", "--version")
+            if re.fullmatch(r"[A-Za-z0-9_.+-]+", linker):
+                tools[f"ld.{linker}"] = version(f"ld.{linker}", "--version")
     return {name: line for name, line in tools.items() if line}
-
-
-def environment(pkg, settings):
-    """What the ebuild's environment says that may change the image."""
-    kept = {}
-    for name, value in settings.environ().items():
-        if not value or not in_recipe(name) or OWNERS.get(name) == value:
-            continue
-        # What packages put into /etc/env.d: those it needs are among the dependencies, and the others are none of its.
-        if name in of_root and not reaches(name, settings):
-            continue
-        kept[name] = resolved(value, settings)
-    return kept
 
 
 def identity(cpv, slot, repo, use, values, ebuild):
@@ -131,7 +114,20 @@ def recorded(db, cpv, name):
         return ""
 
 
+known_identities = {}
+
+
 def identity_of(pkg, config):
+    """That of a dependency, found once; its trouble is that of each package which needs it."""
+    if pkg not in known_identities:
+        own, troubles[:] = list(troubles), []
+        known_identities[pkg] = find_identity(pkg, config), list(troubles)
+        troubles[:] = own
+    troubles.extend(known_identities[pkg][1])
+    return known_identities[pkg][0]
+
+
+def find_identity(pkg, config):
     trees = config.trees[pkg.root]
     if pkg.installed:
         db = trees["vartree"].dbapi
@@ -149,24 +145,27 @@ def identity_of(pkg, config):
     return identity(pkg.cpv, f"{pkg.slot}/{pkg.sub_slot}", pkg.repo, use, values, stored)
 
 
-known_settings = {}
+settings_of_root = {}
 
 
 def settings_of(pkg, config):
-    if pkg not in known_settings:
-        db = config.trees[pkg.root]["porttree"].dbapi
-        settings = portage.config(clone=config.trees[pkg.root]["root_config"].settings)
+    """The configuration as it is for one package, until it is asked for another: one object for all, as Portage's own scheduler
+    has it, since to copy it costs more than all else that is said of a package."""
+    if pkg.root not in settings_of_root:
+        settings_of_root[pkg.root] = portage.config(clone=config.trees[pkg.root]["root_config"].settings), None
+    settings, current = settings_of_root[pkg.root]
+    if current is not pkg:
+        settings.reset()
         settings.setcpv(pkg)
-        path, _tree = db.findname2(pkg.cpv, myrepo=pkg.repo)
-        settings["EBUILD"] = path
-        known_settings[pkg] = settings
-    return known_settings[pkg]
+        settings["EBUILD"], _tree = config.trees[pkg.root]["porttree"].dbapi.findname2(pkg.cpv, myrepo=pkg.repo)
+        settings_of_root[pkg.root] = settings, pkg
+    return settings
 
 
-def profile_of(settings, db):
+@functools.cache
+def profile_at(top, repositories):
     """The profile as REPOSITORY:PATH where it lies in one, else its name."""
-    top = settings.profile_path or ""
-    return profile_in_repository(top, db.repositories) or os.path.basename(top)
+    return profile_in_repository(top, repositories) or os.path.basename(top)
 
 
 def bashrc_paths(pkg, settings):
@@ -268,15 +267,14 @@ def distfiles(pkg, db, tree, path):
     ]
 
 
-def describe(pkg, config, graph, chosen):
+def describe(pkg, config):
+    """What its files and the configuration say of a package, and the trouble with that."""
     troubles.clear()
     db = config.trees[pkg.root]["porttree"].dbapi
     path, tree = db.findname2(pkg.cpv, myrepo=pkg.repo)
     settings = settings_of(pkg, config)
     inherited = pkg._metadata.get("INHERITED", "").split() or sorted(pkg.inherited)
     eclasses = db.repositories.get_repo_for_location(tree).eclass_db.eclasses
-    edges = graph.nodes[pkg][0] if pkg in graph.nodes else {}
-    built_with = sorted({child for child, why in edges.items() if any(priority.buildtime for priority in why)}, key=str)
     features = sorted(name for name in FEATURES_IN_IMAGE if name in settings.features)
     described = {
         "cpv": str(pkg.cpv),
@@ -296,37 +294,122 @@ def describe(pkg, config, graph, chosen):
         "bashrc": bashrcs(pkg, settings),
         "private": private(pkg, settings),
         "toolchain": toolchain(settings),
-        "profile": profile_of(settings, db),
+        "profile": profile_at(settings.profile_path or "", db.repositories),
         "features": features,
-        "environment": environment(pkg, settings),
+        "environment": environment(settings),
         "distfiles": distfiles(pkg, db, tree, path),
+        "inputs": [path, *(eclasses[name].location for name in inherited if name in eclasses), os.path.dirname(path)],
+    }
+    own = list(troubles)
+    identity_of(pkg, config)  # now, while the configuration is this package's
+    return described, own
+
+
+def with_needs(pkg, described, own_troubles, config, graph, needs):
+    """And what it needs, and who needs it. Asks for the configuration of other packages."""
+    troubles[:] = own_troubles
+    edges = edges_of(pkg, graph)
+    built_with = sorted({child for child, why in edges.items() if any(priority.buildtime for priority in why)}, key=str)
+    more = {
         "dependencies": sorted(
             f"{child.cpv} {identity_of(child, config)}" for child in built_with if hasattr(child, "cpv")
         ),
-        "layer": [str(other.cpv) for other in chosen if other in needed_inside(pkg, graph, chosen)],
-        "runtime": [str(other.cpv) for other in chosen if other is not pkg and any(not priority.buildtime or getattr(priority, "runtime", False) for priority in edges.get(other, ()))],
+        "layer": [str(other.cpv) for other in needs.inside(pkg)],
+        "runtime": [str(other.cpv) for other in needs.beside(pkg)],
         # Its parents in the graph are packages, or the words of the command line. An update asks for what those need too
         # that are installed and stay.
         "asked": any(
-            not hasattr(parent, "cpv") or ("--update" in config.opts and parent.installed and parent not in chosen)
+            not hasattr(parent, "cpv") or ("--update" in config.opts and parent.installed and parent not in needs.order)
             for parent in graph.nodes.get(pkg, ({}, {}))[1]
         ),
-        "inputs": [path, *(eclasses[name].location for name in inherited if name in eclasses), os.path.dirname(path)],
     }
-    return {**described, "trouble": troubles[0] if troubles else None}
+    return {**described, **more, "trouble": troubles[0] if troubles else None}
 
 
-def needed_inside(pkg, graph, chosen):
-    """What of this plan must be there when pkg is built: its build dependencies and what those need to run."""
-    found, ahead = set(), [(pkg, "buildtime")]
-    while ahead:
-        parent, kind = ahead.pop()
-        for child, why in (graph.nodes[parent][0] if parent in graph.nodes else {}).items():
-            wanted = any(getattr(priority, kind, False) or kind == "runtime" and priority.runtime_post for priority in why)
-            if wanted and child not in found:
-                found.add(child)
-                ahead.append((child, "runtime"))
-    return found & set(chosen)
+def edges_of(pkg, graph):
+    """What a package needs, and why; no more than its own children are ever looked at."""
+    return graph.nodes[pkg][0] if pkg in graph.nodes else {}
+
+
+def is_wanted(why, kind):
+    return any(getattr(priority, kind, False) or kind == "runtime" and priority.runtime_post for priority in why)
+
+
+class Needs:
+    """What packages of the plan need of each other.
+
+    A plan of a thousand packages has as many walks through one graph, so what is needed to run is found once for each package,
+    by one walk over all (Tarjan's: packages that need each other to run need the same), as a number with a bit a package.
+    """
+
+    def __init__(self, chosen, graph):
+        self.chosen, self.graph = chosen, graph
+        self.order = {pkg: at for at, pkg in enumerate(chosen)}
+        self.running = {}
+
+    def bit(self, pkg):
+        return 1 << self.order[pkg] if pkg in self.order else 0
+
+    def listed(self, bits):
+        found = []
+        while bits:
+            lowest = bits & -bits
+            found.append(self.chosen[lowest.bit_length() - 1])
+            bits ^= lowest
+        return found
+
+    def inside(self, pkg):
+        """What must be there when pkg is built: its build dependencies and what those need to run."""
+        bits = 0
+        for child, why in edges_of(pkg, self.graph).items():
+            if is_wanted(why, "buildtime"):
+                bits |= self.bit(child) | self.to_run(child)
+        return self.listed(bits)
+
+    def beside(self, pkg):
+        """What pkg itself needs when it is installed."""
+        bits = 0
+        for child, why in edges_of(pkg, self.graph).items():
+            if child is not pkg and any(not priority.buildtime or getattr(priority, "runtime", False) for priority in why):
+                bits |= self.bit(child)
+        return self.listed(bits)
+
+    def to_run(self, start):
+        """The packages of the plan that one needs to run, and those that these do."""
+        if start in self.running:
+            return self.running[start]
+        # Tarjan's, without recursion: a chain of dependencies may be longer than Python's stack.
+        number, low, open_, bits = {start: 0}, {start: 0}, [start], {start: 0}
+        ahead = [(start, iter(edges_of(start, self.graph).items()))]
+        while ahead:
+            pkg, children = ahead[-1]
+            for child, why in children:
+                if not is_wanted(why, "runtime"):
+                    continue
+                bits[pkg] |= self.bit(child)
+                if child in self.running:
+                    bits[pkg] |= self.running[child]
+                elif child in number:
+                    low[pkg] = min(low[pkg], number[child])
+                else:
+                    number[child] = low[child] = len(number)
+                    bits[child] = 0
+                    open_.append(child)
+                    ahead.append((child, iter(edges_of(child, self.graph).items())))
+                    break
+            else:
+                ahead.pop()
+                if low[pkg] == number[pkg]:
+                    circle = [open_.pop()]
+                    while circle[-1] is not pkg:
+                        circle.append(open_.pop())
+                    together = functools.reduce(lambda all_, other: all_ | bits[other], circle, 0)
+                    self.running.update(dict.fromkeys(circle, together))
+                if ahead:
+                    parent = ahead[-1][0]
+                    low[parent] = min(low[parent], low[pkg])
+                    bits[parent] |= bits[pkg] if pkg not in self.running else self.running[pkg]
+        return self.running[start]
 
 
 def main():
@@ -348,20 +431,23 @@ def main():
         pkg for pkg in found.altlist()
         if getattr(pkg, "type_name", "") == "ebuild" and pkg.operation == "merge"
     ]
+    needs = Needs(chosen, graph)
     settings = config.target_config.settings
     header = ("ARCH", "CHOST", "CBUILD", "KERNEL", "ELIBC", "USERLAND", "ACCEPT_KEYWORDS", "USE_EXPAND",
               "USE_EXPAND_HIDDEN", "USE_EXPAND_IMPLICIT", "USE_EXPAND_UNPREFIXED", "IUSE_IMPLICIT")
     header = [*header, *(f"USE_EXPAND_VALUES_{name}" for name in settings.get("USE_EXPAND_IMPLICIT", "").split())]
-    json.dump(
-        {
-            "portage": portage.VERSION,
-            "eula": sorted(settings._license_manager._expandLicenseToken("@EULA", None)),
-            "inputs": [*settings.profiles, os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage")],
-            "header": {name: settings[name] for name in header if settings.get(name)},
-            "packages": [describe(pkg, config, graph, chosen) for pkg in chosen],
-        },
-        answer,
-    )
+    said = {
+        "portage": portage.VERSION,
+        "eula": sorted(settings._license_manager._expandLicenseToken("@EULA", None)),
+        "inputs": [*settings.profiles, os.path.join(settings["PORTAGE_CONFIGROOT"], "etc/portage")],
+        "header": {name: settings[name] for name in header if settings.get(name)},
+        "packages": [
+            with_needs(pkg, *known, config, graph, needs)
+            for pkg, known in [(pkg, describe(pkg, config)) for pkg in chosen]
+        ],
+    }
+    # At once: piece by piece it is made by Python itself, which takes as long as all the rest.
+    answer.write(json.dumps(said))
 
 
 main()

@@ -6,10 +6,13 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
 
 use super::capture::Captured;
+use super::domain_names::script;
 use super::foreign::Foreign;
 use super::inside::Inside;
 use super::recipe::Recipe;
 use crate::api_builds::PlanOption;
+use crate::binhost::Owner;
+use crate::sizes::SaidSize;
 use sandbox::{Cancel, End, Sandbox, SandboxError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,8 +24,8 @@ use tokio::sync::OnceCell;
 use tree::cpv::{Cpv, ParseCpvError};
 use tree::digest::Digest;
 use tree::license::{License, LicenseGroups};
+use tree::manifest::DISTFILE_BYTES_MAX;
 use tree::name::DistfileName;
-use tree::size::believed;
 
 /// Resolving @world of a large machine takes a minute or two.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -36,7 +39,7 @@ const ATOM_BYTES_MAX: usize = 1024;
 const SAID_MAX_BYTES: usize = 16 * 1024;
 /// Files looked at to see whether an input of a plan has changed.
 const INPUTS_MAX: usize = 200_000;
-const SCRIPT: &str = concat!(include_str!("variables.py"), include_str!("plan.py"));
+const SCRIPT: &str = script!("plan.py");
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +196,13 @@ pub struct Plan {
     pub(super) captured: OnceCell<Arc<Captured>>,
 }
 
+impl Plan {
+    /// Whose the packages are that are made of it.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::of(self.foreign.as_ref().map(|foreign| foreign.client))
+    }
+}
+
 /// As `emerge` takes it, but never an option: what is handed to Portage stands behind `--`, and is refused before already.
 #[must_use]
 pub fn is_word(atom: &str) -> bool {
@@ -317,11 +327,11 @@ fn distfile(wanted: &EbuildDistfile) -> Result<NeededDistfile, String> {
     let (Some(size), Some(digest)) = (wanted.size, &wanted.blake2b) else {
         return Err(format!("the Manifest has no size and BLAKE2B of {name}"));
     };
-    let size =
-        believed(size).ok_or_else(|| format!("the Manifest says that {name} has {size} bytes, which no file has"))?;
+    let size = SaidSize::<DISTFILE_BYTES_MAX>::try_from(size);
+    let size = size.map_err(|error| format!("the Manifest has no right size of {name}: {error}"))?;
     let parsed = digest.parse().map_err(|_| format!("the Manifest has no right BLAKE2B of {name}"))?;
     let name = name.parse().map_err(|_| format!("{name:?} is no name of a distfile"))?;
-    Ok(NeededDistfile { name, size, digest: parsed })
+    Ok(NeededDistfile { name, size: size.get(), digest: parsed })
 }
 
 /// Whether something a recipe was read from has changed since: then what was built is not what the recipe says.
@@ -353,20 +363,23 @@ fn children(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tree::size::SIZE_MAX;
 
-    /// Two distfiles of 2^63 bytes in a Manifest ended the node when a plan was summed up.
+    /// Two sizes of 2^63 in a Manifest ended the daemon when they were added up, at a member's question too.
     #[test]
-    fn a_size_that_nobody_can_mean_is_the_trouble_of_its_package() {
-        for size in [0, 1 << 31, 1 << 32, SIZE_MAX, SIZE_MAX + 1, 1 << 63, u64::MAX] {
-            let wanted = EbuildDistfile {
-                name: "a-1.tar".to_owned(),
-                size: Some(size),
-                blake2b: Some(Digest::of(b"a").to_string()),
-            };
+    fn a_manifest_that_says_a_size_that_no_file_has_is_an_error_that_names_the_file() {
+        let digest = Digest::of(b"x").to_string();
+        for (size, fits) in [
+            (0, true),
+            (1 << 31, true),
+            (DISTFILE_BYTES_MAX, true),
+            (DISTFILE_BYTES_MAX + 1, false),
+            (1 << 63, false),
+            (u64::MAX, false),
+        ] {
+            let wanted = EbuildDistfile { name: "a.tar".to_owned(), size: Some(size), blake2b: Some(digest.clone()) };
             match distfile(&wanted) {
-                Ok(needed) => assert!(needed.size == size && size <= SIZE_MAX, "{size}"),
-                Err(why) => assert!(size > SIZE_MAX && why.contains("a-1.tar"), "{size}: {why}"),
+                Ok(needed) => assert!(fits && needed.size == size, "{size}"),
+                Err(why) => assert!(!fits && why.contains("a.tar") && why.contains(&size.to_string()), "{why}"),
             }
         }
     }

@@ -9,11 +9,11 @@ use super::claim::{Claim, SignedClaim};
 use super::plan::Planned;
 use super::stop::Stop;
 use super::substitute::{Substitute, claim_key, fits, full_slot};
-use crate::binhost::{BinhostError, BinpkgRow, Demands, Origin, Sums};
+use crate::binhost::{BinhostError, BinpkgRow, Demands, Origin, Owner, Sums};
 use crate::domain::Domain;
 use crate::openpgp::{OpenPgpError, OpenPgpKey};
 use crate::stats::now_s;
-use crate::swarm::Identity;
+use crate::swarm::{Identity, PeerId};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -72,7 +72,7 @@ pub(super) fn built(
     identity: &Identity,
     planned: &Planned,
     path: &Path,
-    guest: bool,
+    owner: Owner,
     stop: &Stop,
 ) -> Result<BinpkgRow, PublishError> {
     let mut file = stop.through(open(path)?);
@@ -81,11 +81,12 @@ pub(super) fn built(
     let fingerprint = planned.recipe.fingerprint();
     let image = Image::read(&mut file, &gpkg)?;
     let links = links(&domain.store, &mut file, &gpkg)?;
-    let signed = signed(domain, &mut file, &gpkg, &fingerprint)?;
+    let signed = signed(domain, &mut file, &gpkg, &fingerprint, owner)?;
     let demands = demands(planned, links);
     let row = BinpkgRow::describe(signed, &gpkg, image.digest(), fingerprint, Origin::Built, demands)?;
-    let row = BinpkgRow { guest, ..row };
-    let claim = planned.may_share.then(|| claim(identity, planned, &row));
+    let row = BinpkgRow { owner, ..row };
+    // What came of another machine's configuration is claimed before nobody: its client gets a receipt.
+    let claim = (planned.may_share && !row.is_guest()).then(|| claim(planned, &row).sign(identity));
     list(domain, row, claim)
 }
 
@@ -97,22 +98,24 @@ pub(super) fn image_of(path: &Path, planned: &Planned, stop: &Stop) -> Result<Im
     Ok(Image::read(&mut file, &gpkg)?)
 }
 
-/// Signs anew, keeps and lists what a trusted peer built; its claim is kept, so that others can be told of it. Blocking.
+/// Signs anew, keeps and lists what a trusted peer built; its claim is kept, so that others can be told of it: but not a
+/// receipt, nor what is for another machine. Blocking.
 pub(super) fn substituted(
     domain: &Domain,
     planned: &Planned,
     found: &Substitute,
-    guest: bool,
+    owner: Owner,
     stop: &Stop,
 ) -> Result<BinpkgRow, PublishError> {
     let fingerprint = planned.recipe.fingerprint();
-    let signed = signed(domain, stop.through(seekable(&found.blob)), &found.gpkg, &fingerprint)?;
+    let signed = signed(domain, stop.through(seekable(&found.blob)), &found.gpkg, &fingerprint, owner)?;
     let origin = Origin::Substitute { builder: found.claim.key, original: found.blob.digest() };
     // What it installs was compared with the claim when it came.
     let demands = demands(planned, found.links.clone());
     let row = BinpkgRow::describe(signed, &found.gpkg, found.claim.claim.image, fingerprint, origin, demands)?;
-    let row = BinpkgRow { guest, ..row };
-    list(domain, row, planned.may_share.then(|| found.claim.clone()))
+    let row = BinpkgRow { owner, ..row };
+    let is_for_all = planned.may_share && !row.is_guest() && found.claim.client.is_none();
+    list(domain, row, is_for_all.then(|| found.claim.clone()))
 }
 
 /// What the programs of a package need and give; those that are too large for memory lie beside the store meanwhile. Blocking.
@@ -140,15 +143,21 @@ fn open(path: &Path) -> Result<File, PublishError> {
 }
 
 /// The package with this node's signatures and no others, in the store, and its sums. A fingerprint is published once at a
-/// time.
+/// time for each machine, as it is made.
 fn signed(
     domain: &Domain,
     from: impl Read + Seek,
     gpkg: &Gpkg,
     fingerprint: &Digest,
+    owner: Owner,
 ) -> Result<(Digest, Sums), PublishError> {
     let (key, _made) = domain.signing.obtain()?;
-    let mut incoming = domain.store.incoming_unnamed(fingerprint, None)?;
+    let key_of_client = |client: PeerId| Digest::of(&[fingerprint.as_bytes().as_slice(), &client.to_bytes()].concat());
+    let name = match owner {
+        Owner::Client(client) => key_of_client(client),
+        Owner::This | Owner::Forgotten => *fingerprint,
+    };
+    let mut incoming = domain.store.incoming_unnamed(&name, None)?;
     let mut sums = Sums::default();
     let mut signer: &OpenPgpKey = &key;
     let mut to = BufWriter::with_capacity(STEP_BYTES, Into { incoming: &mut incoming, sums: &mut sums });
@@ -180,8 +189,8 @@ fn into_io(error: AppendError) -> io::Error {
     io::Error::new(kind, error)
 }
 
-fn claim(identity: &Identity, planned: &Planned, row: &BinpkgRow) -> SignedClaim {
-    let claim = Claim {
+fn claim(planned: &Planned, row: &BinpkgRow) -> Claim {
+    Claim {
         fingerprint: row.fingerprint,
         cpv: planned.cpv.clone(),
         repo: planned.repo.clone(),
@@ -190,12 +199,11 @@ fn claim(identity: &Identity, planned: &Planned, row: &BinpkgRow) -> SignedClaim
         size: row.size,
         image: row.image,
         made_at: now_s(),
-    };
-    claim.sign(identity)
+    }
 }
 
-/// What this node says of a package that it built, for whoever asked it to: also of one that is given to nobody else.
-pub(super) fn claim_of(identity: &Identity, row: &BinpkgRow) -> Option<SignedClaim> {
+/// What this node says of a package that it built, to the client that it goes to.
+pub(super) fn receipt(identity: &Identity, row: &BinpkgRow, client: PeerId) -> Option<SignedClaim> {
     let value = |key| row.entry.iter().find(|(name, _)| *name == key).map(|(_, value)| value);
     let claim = Claim {
         fingerprint: row.fingerprint,
@@ -207,13 +215,13 @@ pub(super) fn claim_of(identity: &Identity, row: &BinpkgRow) -> Option<SignedCla
         image: row.image,
         made_at: row.added_at,
     };
-    Some(claim.sign(identity))
+    Some(claim.receipt(client, identity))
 }
 
-/// Row and claim in one step, then the index, then the swarm; and what the row takes the place of goes: what was made for
-/// another machine takes the place of nothing that is this one's own.
+/// Row and claim in one step, then the index, then the swarm; and what the row takes the place of goes, which is what was made
+/// by the same recipe for the same machine.
 fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<BinpkgRow, PublishError> {
-    let replaced = domain.binhost.of_recipe(&row.fingerprint).into_iter().filter(|old| old.guest || !row.guest);
+    let replaced = domain.binhost.of_recipe(&row.fingerprint).into_iter().filter(|old| old.owner == row.owner);
     let replaced: Vec<Digest> = replaced.map(|old| old.digest).collect();
     let key = claim.as_ref().map(claim_key);
     let change = claim.as_ref().zip(key.as_deref()).map(|(claim, key)| RowChange {
@@ -221,12 +229,14 @@ fn list(domain: &Domain, row: BinpkgRow, claim: Option<SignedClaim>) -> Result<B
         key,
         value: Some(claim.as_bytes()),
     });
+    // Before anybody can ask for its blob.
+    domain.announcer.shared().gives().note_packages([(row.digest, row.owner)]);
     domain.binhost.add_with(row.clone(), change.as_slice())?;
     for old in replaced.into_iter().filter(|old| *old != row.digest) {
         domain.binhost.remove(&old)?;
     }
     if let Some(claim) = &claim {
-        domain.announcer.shared().share_claim(claim);
+        domain.announcer.shared().gives().note_claim(claim);
         domain.announcer.note(&domain.swarm, claim.claim.digest, domain.store.contains(&claim.claim.digest));
         domain.announcer.note(&domain.swarm, claim.claim.fingerprint, true);
     }

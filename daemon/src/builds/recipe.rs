@@ -76,6 +76,12 @@ impl Recipe {
         self.0.lines().find_map(of)
     }
 
+    /// The names in facts of the form `KIND NAME VALUE`.
+    pub(super) fn names(&self, kind: &str) -> Vec<String> {
+        let of = |line: &str| line.strip_prefix(kind)?.strip_prefix(' ')?.split(' ').next().map(unescape);
+        self.0.lines().filter_map(of).collect()
+    }
+
     /// The canonical text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -222,6 +228,7 @@ mod tests {
         let recipe = Recipe::new(&given, "3");
         assert_eq!(recipe.value("environment", "CFLAGS").as_deref(), Some(flags));
         assert_eq!((recipe.value("environment", "CFLAG"), recipe.value("slot", "CFLAGS")), (None, None));
+        assert_eq!(recipe.names("environment"), ["CFLAGS", "CXXFLAGS"]);
     }
 
     #[test]

@@ -1,100 +1,34 @@
 //! A captured domain as a record: the variables, profile, repositories and files that decide what a machine builds, in one
 //! DAG-CBOR block that names each file by its digest. FORMATS.md has the bytes.
 //!
-//! Who reads one trusts nothing in it: names of files and variables are those of a list, and whatever a recipe would not
-//! name reaches no build ([`super::foreign`]).
+//! Who reads one trusts nothing in it: names of files and variables are those of a list, sizes are bounded, and whatever a
+//! recipe would not name reaches no build ([`super::foreign`]).
 
+use super::domain_file::{DomainFile, Environments, is_plain};
+use super::domain_names::{assignment, is_value, line, may_be_foreign};
+use crate::sizes::SaidSize;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 use tree::digest::Digest;
 use tree::name::RepoName;
 use tree::size::total;
 
 /// The longest encoding: ten thousand files with long names.
-pub(super) const RECORD_BYTES_MAX: usize = 4 << 20;
+pub(super) const RECORD_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of one file.
-pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of all files together.
-pub(super) const FILES_BYTES_MAX: u64 = 32 << 20;
+const FILES_BYTES_MAX: u64 = 32 << 20;
 const FILES_MAX: usize = 10_000;
 const VARIABLES_MAX: usize = 1000;
-const VALUE_BYTES_MAX: usize = 64 * 1024;
 const REPOSITORIES_MAX: usize = 200;
-const NAME_BYTES_MAX: usize = 1024;
 /// The form written here.
 const VERSION: u8 = 1;
 
-/// What of `/etc/portage` may be in one.
-const NAMES: [&str; 15] = [
-    "env",
-    "make.profile",
-    "package.accept_keywords",
-    "package.accept_restrict",
-    "package.env",
-    "package.keywords",
-    "package.license",
-    "package.mask",
-    "package.properties",
-    "package.provided",
-    "package.unmask",
-    "package.use",
-    "patches",
-    "profile",
-    "sets",
-];
-/// Variables of `PORTAGE_*` that change an image; all others say how Portage works.
-const OF_PORTAGE: [&str; 9] = [
-    "PORTAGE_COMPRESS",
-    "PORTAGE_COMPRESS_EXCLUDE_SUFFIXES",
-    "PORTAGE_COMPRESS_FLAGS",
-    "PORTAGE_DOCOMPRESS_SIZE_LIMIT",
-    "PORTAGE_GRPNAME",
-    "PORTAGE_INST_GID",
-    "PORTAGE_INST_UID",
-    "PORTAGE_STRIP_FLAGS",
-    "PORTAGE_USERNAME",
-];
-/// Variables that would change how a build goes and not what its recipe says.
-const REFUSED: [&str; 21] = [
-    "BROOT",
-    "D",
-    "DISTDIR",
-    "ED",
-    "ENV",
-    "EPREFIX",
-    "EROOT",
-    "ESYSROOT",
-    "GENTOO_MIRRORS",
-    "HOME",
-    "IFS",
-    "PATH",
-    "PKGDIR",
-    "ROOT",
-    "SHELL",
-    "SYSROOT",
-    "T",
-    "TEMP",
-    "TMP",
-    "TMPDIR",
-    "WORKDIR",
-];
-const REFUSED_FAMILIES: [&str; 13] = [
-    "PORTAGE_",
-    "EMERGE_",
-    "BINPKG_",
-    "FETCHCOMMAND",
-    "RESUMECOMMAND",
-    "SANDBOX_",
-    "FAKEROOT",
-    "GPG_",
-    "BASH",
-    "CCACHE_",
-    "DISTCC_",
-    "PEERAGE_",
-    "LD_",
-];
+/// Bytes of a file of a domain, as its record says.
+pub(super) type FileSize = SaidSize<FILE_BYTES_MAX>;
 
 /// One machine's configuration, as others may know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,7 +39,7 @@ pub(super) struct DomainRecord {
     pub(super) profile: String,
     pub(super) repositories: Vec<RepositoryState>,
     /// By name below `/etc/portage`: digest and bytes.
-    pub(super) files: BTreeMap<String, (Digest, u64)>,
+    pub(super) files: BTreeMap<String, (Digest, FileSize)>,
 }
 
 /// An ebuild repository as its user has it.
@@ -142,12 +76,12 @@ struct Form {
     variables: BTreeMap<String, String>,
     profile: String,
     repositories: Vec<RepositoryState>,
-    files: Vec<(String, ByteBuf, u64)>,
+    files: Vec<(String, ByteBuf, FileSize)>,
 }
 
 impl DomainRecord {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let file = |(name, (digest, size)): (&String, &(Digest, u64))| {
+        let file = |(name, (digest, size)): (&String, &(Digest, FileSize))| {
             (name.clone(), ByteBuf::from(digest.as_bytes().as_slice()), *size)
         };
         let form = Form {
@@ -162,7 +96,7 @@ impl DomainRecord {
 
     /// Reads and checks one: what it names is on the lists above, and within the bounds.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, ReadRecordError> {
-        if bytes.len() > RECORD_BYTES_MAX {
+        if bytes.len() as u64 > RECORD_BYTES_MAX {
             return Err(ReadRecordError::Long(bytes.len()));
         }
         let form: Form =
@@ -190,20 +124,18 @@ impl DomainRecord {
             ("variables", self.variables.len() > VARIABLES_MAX),
             ("files", self.files.len() > FILES_MAX),
             ("repositories", self.repositories.len() > REPOSITORIES_MAX),
-            ("bytes", total(self.files.values().map(|(_, size)| *size)) > FILES_BYTES_MAX),
+            ("bytes", self.bytes() > FILES_BYTES_MAX),
         ];
         if let Some((what, _)) = many.iter().find(|(_, over)| *over) {
             return Err(ReadRecordError::Many(what));
         }
         for (name, value) in &self.variables {
-            if !may_be_foreign(name) || value.len() > VALUE_BYTES_MAX || value.contains(['\0', '\n']) {
+            if !may_be_foreign(name) || !is_value(value) {
                 return Err(refused("the variable", name));
             }
         }
-        for (name, (_, size)) in &self.files {
-            if !is_listed(name) || *size > FILE_BYTES_MAX {
-                return Err(refused("the file", name));
-            }
+        if let Some(name) = self.files.keys().find(|name| DomainFile::at(name).is_none()) {
+            return Err(refused("the file", name));
         }
         for repository in &self.repositories {
             if repository.name.parse::<RepoName>().is_err() {
@@ -224,87 +156,52 @@ impl DomainRecord {
 
     /// The make.conf that says these variables.
     pub(super) fn make_conf(&self) -> String {
-        self.variables.iter().map(|(name, value)| quoted(name, value)).collect()
+        self.variables.iter().map(|(name, value)| line(name, value)).collect()
+    }
+
+    /// Bytes of its files together, as it says.
+    pub(super) fn bytes(&self) -> u64 {
+        total(self.files.values().map(|(_, size)| size.get()))
     }
 }
 
-/// A line that Portage's `getconfig` reads as this value: it removes one layer of backslashes with the quotes and another
-/// one where it expands.
-pub(super) fn quoted(name: &str, value: &str) -> String {
-    let value = value.replace('\\', "\\\\\\\\").replace('"', "\\\"").replace('$', "\\$");
-    format!("{name}=\"{value}\"\n")
-}
-
-/// Whether another machine may set this variable for a build here.
-pub(super) fn may_be_foreign(name: &str) -> bool {
-    let python = name.strip_prefix("PYTHON").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('_'));
-    crate::config_build::is_variable(name)
-        && !REFUSED.contains(&name)
-        && !python
-        && (OF_PORTAGE.contains(&name) || !REFUSED_FAMILIES.iter().any(|family| name.starts_with(family)))
-}
-
-/// A relative path without surprises.
-fn is_plain(path: &str) -> bool {
-    !path.is_empty()
-        && path.len() <= NAME_BYTES_MAX
-        && !path.contains(['\0', '\n'])
-        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
-fn is_listed(name: &str) -> bool {
-    let top = name.split('/').next().unwrap_or_default();
-    let below = name.contains('/');
-    let fits = match top {
-        "patches" => name.ends_with(".patch") || name.ends_with(".diff"),
-        "env" | "profile" | "make.profile" => below && !name.ends_with("bashrc"),
-        _ => true,
-    };
-    is_plain(name) && NAMES.contains(&top) && fits
-}
-
-/// Whether the content of a file is what its name promises: files of variables have lines `NAME="VALUE"` of names that may
-/// be foreign, a list of parents only names places in repositories. All else is lines or patches, which run nothing.
-pub(super) fn fits(name: &str, content: &[u8]) -> bool {
-    let text = || std::str::from_utf8(content).ok();
-    if name.starts_with("env/") || name.ends_with("/make.defaults") {
-        return text().is_some_and(|text| text.lines().all(is_assignment));
+/// What a member sends about a build for it, over the same bytes, for fuzzing: nothing may panic, what reads is written back to
+/// what reads the same, and a file that is laid out says nothing else when it is laid out once more.
+///
+/// # Panics
+/// When one of these is not so: that is the bug to find.
+pub fn exercise(bytes: &[u8]) {
+    if let Ok(record) = DomainRecord::decode(bytes) {
+        assert!(record.bytes() <= FILES_BYTES_MAX, "a record larger than a domain may be");
+        assert_eq!(DomainRecord::decode(&record.encode()).expect("our own encoding reads"), record);
+        assert!(record.make_conf().lines().all(|line| assignment(line).is_some()), "a make.conf of something else");
     }
-    if name.ends_with("profile/parent") {
-        return text().is_some_and(|text| text.lines().all(is_parent));
+    let (place, content) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
+    let content = content.strip_prefix(b"\n").unwrap_or(content);
+    let place = String::from_utf8_lossy(place);
+    let environments = Environments::of(std::iter::once(&"env/x".to_owned()));
+    if let Some(file) = DomainFile::at(&place)
+        && let Ok(once) = file.written_anew(content, &environments)
+        && !place.starts_with("package.env")
+    {
+        assert_eq!(file.written_anew(&once, &environments).as_ref(), Ok(&once), "{place}");
     }
-    true
-}
-
-fn is_parent(line: &str) -> bool {
-    line.split_once(':').is_some_and(|(repo, path)| repo.parse::<RepoName>().is_ok() && is_plain(path))
-}
-
-/// `NAME="VALUE"` with nothing after the closing quote and nothing that is expanded.
-fn is_assignment(line: &str) -> bool {
-    let Some((name, rest)) = line.split_once("=\"") else { return false };
-    let Some(value) = rest.strip_suffix('"') else { return false };
-    let mut escaped = false;
-    for letter in value.chars() {
-        match letter {
-            '\\' => escaped = !escaped,
-            '"' | '$' if !escaped => return false,
-            _ => escaped = false,
-        }
-    }
-    may_be_foreign(name) && !escaped
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn size(bytes: u64) -> FileSize {
+        bytes.try_into().unwrap()
+    }
+
     fn record() -> DomainRecord {
         DomainRecord {
             variables: [("CFLAGS".to_owned(), "-O2 -DA=\"\\$x\"".to_owned())].into(),
             profile: "gentoo:default/linux/amd64/23.0".to_owned(),
             repositories: vec![RepositoryState { name: "gentoo".to_owned(), main: true, ..RepositoryState::default() }],
-            files: [("package.use/a".to_owned(), (Digest::of(b"x"), 1))].into(),
+            files: [("package.use/a".to_owned(), (Digest::of(b"x"), size(1)))].into(),
         }
     }
 
@@ -315,53 +212,50 @@ mod tests {
 
     #[test]
     fn what_is_on_no_list_is_refused() {
-        for name in [
-            "make.conf",
-            "repos.conf/x",
-            "gnupg/key",
-            "../etc/shadow",
-            "/etc/shadow",
-            "bashrc",
-            "env",
-            "profile/profile.bashrc",
-            "patches/a/b/run.sh",
-            "binrepos.conf",
-            "env/../make.conf",
-            "package.use//../../x",
-        ] {
+        for name in ["make.conf", "../etc/shadow", "profile//parent", "env", "patches/a/b/run.sh"] {
             let mut wrong = record();
-            wrong.files.insert(name.to_owned(), (Digest::of(b""), 0));
+            wrong.files.insert(name.to_owned(), (Digest::of(b""), size(0)));
             assert!(DomainRecord::decode(&wrong.encode()).is_err(), "{name}");
         }
-        for name in
-            ["PATH", "LD_PRELOAD", "PORTAGE_BASHRC", "BASH_ENV", "a b", "PYTHONPATH", "FETCHCOMMAND_SSH", "PEERAGE_X"]
-        {
+        for name in ["PATH", "LD_PRELOAD", "MAKEOPTS", "NINJAOPTS", "LESSOPEN", "PAGER", "a b", "PEERAGE_X"] {
             let mut wrong = record();
             wrong.variables.insert(name.to_owned(), "x".to_owned());
             assert!(DomainRecord::decode(&wrong.encode()).is_err(), "{name}");
         }
-        for profile in ["gentoo:../../..", "gentoo:/x", "gentoo", ":x", "gentoo:"] {
+        for value in ["a\nb", "`id`", "$(id)"] {
+            let mut wrong = record();
+            wrong.variables.insert("CFLAGS".to_owned(), value.to_owned());
+            assert!(DomainRecord::decode(&wrong.encode()).is_err(), "{value}");
+        }
+        for profile in ["gentoo:../../..", "gentoo:/x", "gentoo:a//b", "gentoo", ":x", "gentoo:"] {
             let wrong = DomainRecord { profile: profile.to_owned(), ..record() };
             assert!(DomainRecord::decode(&wrong.encode()).is_err(), "{profile}");
         }
     }
 
+    /// The sum of two sizes of 2^63 was more than a number holds: a record of a member ended the daemon.
     #[test]
-    fn files_of_variables_run_and_expand_nothing() {
-        for good in ["", "CFLAGS=\"-O2\"\n", "CFLAGS=\"-DX=\\\"a\\\"\"\nUSE=\"a -b\"\n", "PYTHON_TARGETS=\"\"\n"] {
-            assert!(fits("env/x", good.as_bytes()), "{good}");
+    fn sizes_of_any_number_are_refused_one_by_one_and_together() {
+        #[derive(Serialize)]
+        struct Said {
+            v: u8,
+            variables: BTreeMap<String, String>,
+            profile: String,
+            repositories: Vec<RepositoryState>,
+            files: Vec<(String, ByteBuf, u64)>,
         }
-        for bad in [
-            "source /etc/passwd\n",
-            "CFLAGS=\"$(id)\"\n",
-            "CFLAGS=\"${HOME}\"\n",
-            "CFLAGS=\"a\" b\n",
-            "PATH=\"x\"\n",
-            "A=\"\\\"\n",
-            "CFLAGS=\"a\"; b=\"\"\n",
-        ] {
-            assert!(!fits("env/x", bad.as_bytes()), "{bad}");
+        let read = |count: usize, said: u64| {
+            let digest = |n: usize| ByteBuf::from(Digest::of(&n.to_be_bytes()).as_bytes().as_slice());
+            let files = (0..count).map(|n| (format!("package.use/{n}"), digest(n), said)).collect();
+            let (variables, profile, repositories) = (BTreeMap::new(), "gentoo:a".to_owned(), Vec::new());
+            let said = Said { v: VERSION, variables, profile, repositories, files };
+            DomainRecord::decode(&serde_ipld_dagcbor::to_vec(&said).unwrap())
+        };
+        for said in [1 << 31, 1 << 32, 1 << 63, (1 << 63) + 1, u64::MAX, FILE_BYTES_MAX + 1] {
+            assert!(matches!(read(2, said), Err(ReadRecordError::Form(_))), "{said}");
         }
-        assert!(fits("profile/parent", b"gentoo:default/linux\n") && !fits("profile/parent", b"/etc\n"));
+        assert_eq!(read(32, FILE_BYTES_MAX).unwrap().bytes(), FILES_BYTES_MAX);
+        assert!(matches!(read(33, FILE_BYTES_MAX), Err(ReadRecordError::Many("bytes"))));
+        assert!(matches!(read(FILES_MAX + 1, 0), Err(ReadRecordError::Many("files"))));
     }
 }

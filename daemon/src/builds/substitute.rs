@@ -13,6 +13,7 @@ use super::plan::Planned;
 use super::publish::{self, seekable};
 use super::stop::Stop;
 use super::trust::Trust;
+use crate::binhost::Owner;
 use crate::blocking;
 use crate::domain::{Domain, Target};
 use crate::flight::ObtainError;
@@ -77,6 +78,16 @@ pub fn all_claims(store: &Store) -> Vec<SignedClaim> {
         let Some((last, _)) = page.last() else { return all };
         after = Some(last.clone());
         all.extend(page.iter().filter_map(|(_, value)| SignedClaim::try_from(value.as_slice()).ok()));
+    }
+}
+
+/// Takes away claims on packages that were made for other machines, which an earlier program kept. Blocking.
+pub(crate) fn forget_claims_on(store: &Store, guests: &[(Digest, Owner)]) {
+    let guests: BTreeSet<Digest> = guests.iter().map(|(digest, _)| *digest).collect();
+    for claim in all_claims(store).iter().filter(|claim| guests.contains(&claim.claim.digest)) {
+        if let Err(error) = store.delete_row(RowTable::Claims, &claim_key(claim)) {
+            tracing::error!(%error, cpv = %claim.claim.cpv, "a claim on another machine's package cannot be taken back");
+        }
     }
 }
 

@@ -13,8 +13,12 @@ import subprocess
 USER_LETS_THROUGH = frozenset(os.environ.pop("PEERAGE_VARIABLES", "").split())
 # Whether the configuration is another machine's: then nothing of it reaches an ebuild that its recipe does not name.
 FOREIGN = bool(os.environ.pop("PEERAGE_FOREIGN", ""))
+# What the recipe of another machine's package names, once there is one and it is built; until then what a recipe would name.
+OF_RECIPE = os.environ.pop("PEERAGE_RECIPE", None)
+OF_RECIPE = None if OF_RECIPE is None else frozenset(OF_RECIPE.split())
 
 import portage  # noqa: E402  (after its environment was set)
+import portage.util  # noqa: E402
 from portage.package.ebuild._config.special_env_vars import environ_whitelist  # noqa: E402
 
 # What ebuilds and eclasses take from a user (make.conf(5), toolchain-funcs, cmake, meson, cargo, go, python eclasses).
@@ -46,42 +50,44 @@ NEVER = re.compile(
     re.IGNORECASE,
 )
 
-# Of the environment an ebuild gets: what names a place, a user or a moment of this machine, or cannot reach the image.
-PLACES = frozenset(
-    """
-    BROOT D DISTDIR ECLASSDIR ED EROOT ESYSROOT EPREFIX FILESDIR HOME PATH PKGDIR PKG_TMPDIR PORTAGE_TMPDIR PORTDIR
-    PORTDIR_OVERLAY PORTAGE_CONFIGROOT PORTAGE_REPOSITORIES PORTAGE_ACTUAL_DISTDIR PORTAGE_BUILDDIR ROOT SYSROOT T TEMP
-    TMP TMPDIR WORKDIR PWD OLDPWD TERM TERMCAP DISPLAY LOGNAME USER USERNAME MAIL SHELL EDITOR PAGER LESS LESSOPEN
-    MANPATH INFOPATH INFODIR CONFIG_PROTECT CONFIG_PROTECT_MASK MAKEOPTS NINJAOPTS GENTOO_MIRRORS ACCEPT_KEYWORDS
-    ACCEPT_LICENSE ACCEPT_PROPERTIES ACCEPT_RESTRICT FETCHCOMMAND RESUMECOMMAND ROOTPATH EMERGE_DEFAULT_OPTS
-    EMERGE_LOG_DIR NOCOLOR NO_COLOR COLUMNS LINES SANDBOX_LOG USE USE_ORDER FEATURES PORTAGE_FEATURES COLLISION_IGNORE
-    PKGUSE UNINSTALL_IGNORE CLEAN_DELAY EMERGE_WARNING_DELAY AUTOCLEAN DCO_SIGNED_OFF_BY SSH_AGENT_PID SSH_AUTH_SOCK
-    SIGNED_OFF_BY TWISTED_DISABLE_WRITING_OF_PLUGIN_CACHE UNCACHED_ERR_FD INSTALL_MASK_ENV QA_INTERCEPTORS
-    ALL_DEPEND BDEPEND FAKEROOTDONTTRYCHOWN DEPEND RDEPEND PDEPEND IDEPEND MERGE_TYPE EMERGE_FROM EBUILD EBUILD_PHASE CPV REPO_REVISIONS
-    DEFINED_PHASES EAPI HOMEPAGE INHERIT INHERITED KEYWORDS LANG LICENSE PROPERTIES REQUIRED_USE RESTRICT RPMDIR SLOT
-    SRC_URI GPG_VERIFY_GROUP_DROP GPG_VERIFY_USER_DROP A AA CATEGORY P PN PV PR PF PVR
-    """.split()
-)
+
+def listed(text):
+    """The sections of names.txt."""
+    sections, words = {}, []
+    for line in text.splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("["):
+            words = sections.setdefault(line.strip("[]"), [])
+        else:
+            words += line.split()
+    return {name: tuple(words) for name, words in sections.items()}
+
+
+LISTED = listed(NAMES)
+UNNAMED, PORTAGE_IN_IMAGE = frozenset(LISTED["unnamed"]), frozenset(LISTED["portage in image"])
+NEVER_FOREIGN, CHOOSES = frozenset(LISTED["never foreign"]), frozenset(LISTED["chooses"])
+FEATURES_IN_IMAGE = frozenset(LISTED["features in image"])
 # Whose files of the image become whose (_post_src_install_uid_fix): in a recipe where they are not what they are everywhere.
 OWNERS = {"PORTAGE_USERNAME": "portage", "PORTAGE_GRPNAME": "portage", "PORTAGE_INST_UID": "0", "PORTAGE_INST_GID": "0"}
-# PORTAGE_* of the environment says where Portage works; only these say how the image is made.
-PORTAGE_IN_IMAGE = frozenset(
-    """
-    PORTAGE_COMPRESS PORTAGE_COMPRESS_FLAGS PORTAGE_COMPRESS_EXCLUDE_SUFFIXES PORTAGE_DOCOMPRESS_SIZE_LIMIT
-    PORTAGE_STRIP_FLAGS
-    """.split()
-) | set(OWNERS)
 NATIVE = ("-march=native", "-mcpu=native", "-mtune=native")
 
 
 def in_recipe(name):
     """Whether a variable of an ebuild's environment may change the image, whoever set it."""
-    if name in PLACES or name.startswith(("EMERGE_", "SANDBOX_", "BINPKG_", "CCACHE_", "DISTCC_")):
+    if name in UNNAMED or name.startswith(LISTED["unnamed begins"]) or name.endswith(LISTED["unnamed ends"]):
         return False
-    if name.endswith("_proxy") or name.startswith("PORTAGE_") and name not in PORTAGE_IN_IMAGE:
+    return not name.startswith("PORTAGE_") or name in PORTAGE_IN_IMAGE
+
+
+def may_be_foreign(name):
+    """Whether another machine's configuration may set a variable: domain_names.rs decides the same by the same list."""
+    if name in CHOOSES:
+        return True
+    if name in NEVER_FOREIGN or name.startswith(LISTED["never foreign begins"]):
         return False
-    # Functions that Portage hands on are its own, and say the members of a set in any order.
-    return not name.startswith(("BASH_FUNC_", "USE_EXPAND", "PROFILE_ONLY", "IUSE"))
+    # How Python starts: PYTHON itself and PYTHON_TARGETS are what ebuilds ask for.
+    python = name.removeprefix("PYTHON") if name.startswith("PYTHON") else ""
+    return in_recipe(name) and (not python or python.startswith("_"))
 
 
 def reaches(name, settings):
@@ -121,11 +127,52 @@ def keep_the_rest_out():
         # What the node says wins over the user's word, and the last ones Portage makes of several.
         of_user = (of_package_env | set(self.configdict["conf"])) - said_by_node - {"USE", "FEATURES"}
         of_root.update(set(self.configdict["env.d"]) - of_user)
-        return {
+        given = {
             name: value for name, value in environ(self).items() if name not in of_user or reaches(name, self)
         }
+        return as_the_recipe_says(self, given) if FOREIGN else given
 
     config._grab_pkg_env, config.environ = grab_and_note, environ_that_may_reach
+
+
+of_make_defaults = {}
+
+
+def set_by_profiles(settings):
+    """Names that the make.defaults of profiles set: of those in repositories, and of those that are the configuration's own."""
+    if settings.profiles not in of_make_defaults:
+        of_repositories, own = set(), set()
+        for place in settings.profiles:
+            path = os.path.join(place, "make.defaults")
+            names = portage.util.getconfig(path, tolerant=True, expand=False, recursive=True) if os.path.exists(path) else {}
+            (of_repositories if profile_in_repository(place, settings.repositories) else own).update(names or ())
+        of_make_defaults[settings.profiles] = of_repositories, own
+    return of_make_defaults[settings.profiles]
+
+
+def as_the_recipe_says(settings, given):
+    """The environment of another machine's ebuild: of what that machine's files set, in whatever way, only what its recipe
+    names. The rest is the node's or Portage's own."""
+    of_repositories, of_domain = set_by_profiles(settings)
+    of_domain = (of_domain | of_package_env | set(settings.configdict["conf"]) | CHOOSES) - said_by_node
+    if "LC_ALL" in of_domain:
+        # Portage makes the others of it, for the phases of an ebuild.
+        of_domain |= {name for name in given if name.startswith("LC_")}
+    # What an ebuild says of itself does not depend on who asks, and there is no recipe yet that could name anything.
+    asked_for_metadata = settings.get("EBUILD_PHASE") == "depend"
+
+    def may(name, value):
+        if name not in of_domain or name in ("USE", "FEATURES"):
+            return name != "PKGUSE"
+        if asked_for_metadata or not may_be_foreign(name) or name in CHOOSES:
+            return False
+        if not value:
+            # A recipe does not tell what is empty from what is not there: it is only taken away, and never set.
+            return name in of_repositories or name in settings.configdict["globals"]
+        of_all = name.startswith("LC_") and "LC_ALL" in (OF_RECIPE or ())
+        return OF_RECIPE is None or name in OF_RECIPE or of_all or OWNERS.get(name) == value
+
+    return {name: value for name, value in given.items() if may(name, value)}
 
 
 # What stands in the way of describing the package that is looked at: its own trouble, and of nobody else.
@@ -139,6 +186,12 @@ def compiler(settings, name, fallback):
     except ValueError as error:
         troubles.append(f"{name}={settings[name]!r} is no command: {error}")
         said = settings[name].split()
+    if said and FOREIGN:
+        # Asked for its name and version before there is a recipe: what else stands there would run as it likes.
+        if COMPILER.fullmatch(said[0]):
+            return said[:1]
+        troubles.append(f"{name}={settings[name]!r} of another machine is no compiler that is known here")
+        return ["false"]
     if said:
         return said
     prefixed = f"{settings.get('CHOST', '')}-{fallback}"
@@ -147,6 +200,8 @@ def compiler(settings, name, fallback):
 
 
 native_meaning = {}
+# What may be run of another machine's CC and CXX: a compiler of this machine, found by its name.
+COMPILER = re.compile(r"([A-Za-z0-9_]+-)*(cc|c\+\+|gcc|g\+\+|clang|clang\+\+|icx|icpx|tcc|pcc)(-[0-9][0-9.]*)?")
 
 
 def resolved(flags, settings):
@@ -166,6 +221,9 @@ def resolved(flags, settings):
 
 
 def native(word, settings):
+    if FOREIGN:
+        troubles.append(f"{word} of another machine: what it means there was to be said by it")
+        return [word]
     command = tuple(compiler(settings, "CC", "gcc"))
     if (command, word) not in native_meaning:
         native_meaning[command, word] = ask_native(command, word)
@@ -200,6 +258,19 @@ def ask_native(command, word):
                 kept.append(meaning)
         return kept
     return f"{' '.join(command)} does not say what {word} means: give the processor by name in make.conf"
+
+
+def environment(settings):
+    """What the ebuild's environment says that may change the image: what a recipe names."""
+    kept = {}
+    for name, value in settings.environ().items():
+        if not value or not in_recipe(name) or OWNERS.get(name) == value:
+            continue
+        # What packages put into /etc/env.d: those it needs are among the dependencies, and the others are none of its.
+        if name in of_root and not reaches(name, settings):
+            continue
+        kept[name] = resolved(value, settings)
+    return kept
 
 
 def files_below(top, within=None):

@@ -14,12 +14,14 @@ use super::settle::settle;
 use super::stop::Stop;
 use super::substitute;
 use crate::api_builds::{Job, JobState};
-use crate::binhost::{BinpkgRow, Origin};
+use crate::binhost::{BinpkgRow, Origin, Owner};
 use crate::blocking;
 use crate::domain::{Domain, held};
 use crate::flight::ObtainError;
+use crate::gives::What;
 use crate::panics::{self, Panicked};
 use crate::stats::now_s;
+use crate::swarm::PeerId;
 use std::sync::Arc;
 use store::Blob;
 use tokio::sync::SemaphorePermit;
@@ -113,14 +115,11 @@ async fn make(
     planned: &Planned,
     entry: &Arc<Entry>,
 ) -> Result<Made, WorkError> {
-    let (fingerprint, guest) = (planned.recipe.fingerprint(), plan.foreign.is_some());
+    let (fingerprint, owner) = (planned.recipe.fingerprint(), plan.owner());
     // Who asks this machine to build wants its own word, and no other builder's.
-    let own_word = guest && planned.asked;
-    if !guest {
-        unless_cancelled(entry, after_guests(domain, &fingerprint, entry)).await?;
-    }
+    let own_word = owner != Owner::This && planned.asked;
     if !entry.rebuild() {
-        let rows = taken(domain, fingerprint, guest).await;
+        let rows = taken(domain, fingerprint, owner).await;
         if let Some(row) = rows.into_iter().find(|row| !own_word || row.origin == Origin::Built) {
             return Ok(Made::Here(Box::new(row)));
         }
@@ -136,10 +135,10 @@ async fn make(
     entry.show(|job| "sign".clone_into(&mut job.phase));
     let (planned, header) = (planned.clone(), plan.header.clone());
     let row = published(domain, entry, move |publishing, stop| {
-        if !guest && let Err(error) = publishing.binhost.set_header(header) {
-            tracing::warn!(%error, "the binhost's index keeps its old header");
+        if owner == Owner::This {
+            publishing.binhost.set_header(header);
         }
-        publish::built(publishing, &publishing.builds.identity, &planned, &path, guest, stop)
+        publish::built(publishing, &publishing.builds.identity, &planned, &path, owner, stop)
     });
     Ok(Made::Built(Box::new(row.await?)))
 }
@@ -159,25 +158,22 @@ async fn published<T: Send + 'static>(
     }
 }
 
-/// What is there of a recipe for a plan of this machine, or for one of another's: that may take what is this one's too.
-async fn taken(domain: &Arc<Domain>, fingerprint: Digest, guest: bool) -> Vec<BinpkgRow> {
-    if !guest {
-        return super::own(domain, &fingerprint).await;
-    }
+/// What is there of a recipe for a plan of this machine, which is its own; or for one of a client: what was made for that client,
+/// and of this machine's own what its members are given.
+async fn taken(domain: &Arc<Domain>, fingerprint: Digest, owner: Owner) -> Vec<BinpkgRow> {
+    let client = match owner {
+        Owner::This => return super::own(domain, &fingerprint).await,
+        Owner::Client(client) => client,
+        Owner::Forgotten => return Vec::new(),
+    };
     let looking = Arc::clone(domain);
-    blocking::run(move || looking.binhost.of_recipe(&fingerprint)).await
-}
-
-/// Waits for a job that makes the same for another machine: a fingerprint is published once at a time.
-async fn after_guests(domain: &Arc<Domain>, fingerprint: &Digest, entry: &Entry) -> Result<(), WorkError> {
-    let others = domain.builds.jobs.open_of(fingerprint);
-    for other in others.iter().filter(|other| other.id() < entry.id()) {
-        entry.show(|job| {
-            job.reason = Some(format!("waits for job {}, which makes the same for another machine", other.id()));
-        });
-        other.end().await;
-    }
-    Ok(())
+    blocking::run(move || {
+        let gives = looking.announcer.shared().gives();
+        let mut rows = looking.binhost.of_recipe(&fingerprint);
+        rows.retain(|row| gives.may_give(What::Package(row), &client));
+        rows
+    })
+    .await
 }
 
 /// A second build of what is held, for [`super::challenge`]: its image, nothing published.
@@ -236,7 +232,7 @@ async fn build(
     dependencies: Vec<(PackageEntry, Blob)>,
 ) -> Result<std::path::PathBuf, WorkError> {
     let sandbox = domain.builds.sandbox()?;
-    let inside = domain.builds.inside_of(domain, plan).await?;
+    let inside = domain.builds.inside_of(domain, plan, planned).await?;
     let dir = domain.builds.jobs.dir_of(entry.id());
     let local =
         LocalBuild { domain, sandbox: &sandbox, inside: &inside, plan, planned, entry, dir: &dir, dependencies };
@@ -294,9 +290,9 @@ async fn substituted(
         job.builder = Some(found.claim.builder.to_string());
         "sign".clone_into(&mut job.phase);
     });
-    let (planned, guest) = (planned.clone(), plan.foreign.is_some());
+    let (planned, owner) = (planned.clone(), plan.owner());
     let row = published(domain, entry, move |publishing, stop| {
-        publish::substituted(publishing, &planned, &found, guest, stop)
+        publish::substituted(publishing, &planned, &found, owner, stop)
     });
     Ok(Some(row.await?))
 }
@@ -326,7 +322,7 @@ async fn offloaded(
     entry.show(|job| "sign".clone_into(&mut job.phase));
     let planned = planned.clone();
     let row = published(domain, entry, move |publishing, stop| {
-        publish::substituted(publishing, &planned, &found, false, stop)
+        publish::substituted(publishing, &planned, &found, Owner::This, stop)
     });
     Ok(Some(row.await?))
 }
@@ -341,7 +337,7 @@ async fn dependencies(
     made_first(domain, plan, planned, entry, On::of_word(entry.now().on.as_deref())).await?;
     let mut there = Vec::new();
     for fingerprint in &planned.layer {
-        let found = listed(domain, *fingerprint, plan.foreign.is_some()).await?;
+        let found = listed(domain, *fingerprint, plan.owner()).await?;
         there.push(found.ok_or_else(|| BuildError::Dependency { cpv: fingerprint.short() })?);
     }
     Ok(there)
@@ -360,7 +356,7 @@ async fn made_first(
         let Some(index) = plan.packages.iter().position(|other| other.recipe.fingerprint() == *fingerprint) else {
             continue;
         };
-        if listed(domain, *fingerprint, plan.foreign.is_some()).await?.is_none() {
+        if listed(domain, *fingerprint, plan.owner()).await?.is_none() {
             // All are begun before one is waited for.
             let begun: futures::future::BoxFuture<'_, _> = Box::pin(begin(domain, plan, index, false, on));
             waiting.extend(begun.await?.map(|begun| Needed { domain, needed: begun.awaited() }));
@@ -388,9 +384,11 @@ struct Needed<'a> {
 impl Drop for Needed<'_> {
     fn drop(&mut self) {
         let job = self.needed.entry().now();
-        let fingerprint: Option<Digest> = job.fingerprint.parse().ok();
-        let asked_for = fingerprint.is_none_or(|fingerprint| self.domain.builds.offload.guests.has(&fingerprint));
-        if job.client.is_some() && !job.state.is_final() && self.needed.is_last() && !asked_for {
+        let Some(client) = job.client.as_deref() else { return };
+        let wanted: Option<(Digest, PeerId)> = job.fingerprint.parse().ok().zip(client.parse().ok());
+        let asked_for =
+            wanted.is_none_or(|(fingerprint, client)| self.domain.builds.offload.guests.has(&fingerprint, &client));
+        if !job.state.is_final() && self.needed.is_last() && !asked_for {
             self.needed.entry().cancel_because("what it was needed for is not made any more".to_owned());
         }
     }
@@ -399,9 +397,9 @@ impl Drop for Needed<'_> {
 async fn listed(
     domain: &Arc<Domain>,
     fingerprint: Digest,
-    guest: bool,
+    owner: Owner,
 ) -> Result<Option<(PackageEntry, Blob)>, WorkError> {
-    let (looking, rows) = (Arc::clone(domain), taken(domain, fingerprint, guest).await);
+    let (looking, rows) = (Arc::clone(domain), taken(domain, fingerprint, owner).await);
     blocking::run(move || {
         for row in rows {
             let entry = row

@@ -10,7 +10,7 @@ use super::{GroupError, Groups, Role, key_of};
 use crate::blocking;
 use crate::domain::Domain;
 use crate::statement::peer_id;
-use crate::swarm::{Multiaddr, OpenError, PeerId, Topic};
+use crate::swarm::{Multiaddr, OpenError, PeerId, Topic, believable};
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,25 +144,17 @@ impl Groups {
         }
     }
 
-    /// Takes hints of where members are. Never this machine itself, nor one that is told of from far away. Blocking.
+    /// Takes hints of where members are: such as who tells may lead us to. Blocking.
     fn hear_of(&self, from: &PeerId, seen: &[Seen]) {
-        let far = self.addresses(from).iter().all(|address| !is_loopback(address));
-        for (peer, mut addresses) in seen.iter().filter_map(Seen::read).filter(|(peer, _)| *peer != self.local()) {
-            addresses.retain(|address| !(far && is_loopback(address)));
+        let teller = self.addresses(from);
+        for (peer, told) in seen.iter().filter_map(Seen::read).filter(|(peer, _)| *peer != self.local()) {
+            let addresses = believable(&told, &teller);
             // What was seen here counts more than what is told.
             if self.addresses(&peer).is_empty() {
                 self.saw(&peer, &addresses);
             }
         }
     }
-}
-
-fn is_loopback(address: &Multiaddr) -> bool {
-    address.iter().next().is_some_and(|part| match part {
-        libp2p::multiaddr::Protocol::Ip4(ip) => ip.is_loopback(),
-        libp2p::multiaddr::Protocol::Ip6(ip) => ip.is_loopback(),
-        _ => false,
-    })
 }
 
 /// Joins the group of a ticket. The member that is told is this node, by its own name unless another is said.

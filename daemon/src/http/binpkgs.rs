@@ -30,14 +30,13 @@ pub(super) async fn file(
     if domain.addresses.binhost.rsplit('/').next() != Some(id.as_str()) {
         return plain(StatusCode::NOT_FOUND, "this is not the binhost of this node; see peer status");
     }
-    if matches!(path.as_str(), "Packages" | "Packages.gz") {
-        ask::in_time(&domain).await;
+    if !matches!(path.as_str(), "Packages" | "Packages.gz") {
+        return package(&domain, &path, &method, &headers).await;
     }
-    match path.as_str() {
-        "Packages" => index(&domain.binhost.serve(), false, &method, &headers),
-        "Packages.gz" => index(&domain.binhost.serve(), true, &method, &headers),
-        path => package(&domain, path, &method, &headers).await,
-    }
+    ask::in_time(&domain).await;
+    let binhost = Arc::clone(&domain.binhost);
+    let generation = blocking::run(move || binhost.serve()).await;
+    index(&generation, path == "Packages.gz", &method, &headers)
 }
 
 fn index(generation: &Generation, compressed: bool, method: &Method, headers: &HeaderMap) -> Response {
@@ -97,13 +96,14 @@ async fn package(domain: &Arc<Domain>, path: &str, method: &Method, headers: &He
 mod tests {
     use super::super::public;
     use super::*;
-    use crate::announce::{Announcer, Shared, Sharing};
-    use crate::binhost::{Binhost, BinpkgRow, Origin};
+    use crate::announce::{Announcer, Shared};
+    use crate::binhost::{Binhost, BinpkgRow, Origin, Owner};
     use crate::builds::Builds;
     use crate::builds::trust::Trust;
     use crate::config::{Config, Overrides, Surroundings};
     use crate::config_build::BuildShare;
     use crate::domain::{Addresses, Parts};
+    use crate::gives::Sharing;
     use crate::group::Groups;
     use crate::repositories::Repositories;
     use crate::swarm::{self, Identity, Network};
@@ -147,7 +147,7 @@ mod tests {
                 mirrors: Mirrors::new(MirrorOptions::default()).unwrap(),
                 swarm,
                 repositories: Repositories::new(config.clone(), None, tasks.stopping().clone()),
-                announcer: Arc::new(Announcer::new(shared, Vec::new())),
+                announcer: Arc::new(Announcer::new(shared)),
                 binhost: Arc::new(Binhost::open(&store, Arc::new(crate::machine::Machine::here())).unwrap()),
                 builds: Builds::open(&config, &store, identity, trust, "/usr/bin".into()).unwrap(),
                 groups,
@@ -176,7 +176,7 @@ mod tests {
                 image: Digest::of(b""),
                 origin: Origin::Built,
                 added_at: 0,
-                guest: false,
+                owner: Owner::This,
                 demands: None,
             };
             self.domain.binhost.add(row).unwrap();

@@ -191,7 +191,7 @@ struct ShowQuery {
 async fn show(State(domain): State<Arc<Domain>>, Query(query): Query<ShowQuery>) -> Response {
     domain.repositories.first_look().await;
     let answer = match &query.domain {
-        None => showing::local(&domain, &query.atom).await,
+        None => showing::local(&domain, &query.atom, None).await,
         Some(member) => match members::show_of(&domain, member, &query.atom).await {
             Ok(answer) => Ok(answer),
             Err(error) => {

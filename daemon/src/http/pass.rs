@@ -1,6 +1,6 @@
 //! `/snapshots/` and `/releases/`: handed through from the mirrors, which sign what lies there, and kept.
 //!
-//! What is kept is served again once a mirror says that it did not change, or when no mirror answers.
+//! What is kept is bounded, and what goes for its sake is removed. It is served again once a mirror says that it did not change, or when no mirror answers.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "numbers of others"))]
 
@@ -8,7 +8,7 @@ use super::date;
 use super::distfiles::{begin, of_blob, plain};
 use crate::blocking;
 use crate::domain::Domain;
-use crate::kept::Kept;
+use crate::kept::{FILE_MAX_BYTES, Kept};
 use crate::stats::{Source, now_s};
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -24,6 +24,12 @@ use tree::digest::Digest;
 
 /// Chunks between the mirror and the disk.
 const QUEUE_MAX: usize = 64;
+/// Files handed through at the same time. Every emerge on the machine takes a few; more would be somebody who fills the line.
+const PASSING_MAX: usize = 32;
+/// Places of [`PASSING_MAX`].
+static PASSING: Semaphore = Semaphore::const_new(PASSING_MAX);
+/// When to ask again where all places are taken.
+const RETRY_S: u64 = 5;
 
 /// A file below `/snapshots/` (emerge-webrsync).
 pub(super) async fn snapshots(
@@ -46,6 +52,11 @@ pub(super) async fn releases(
 }
 
 async fn pass(domain: Arc<Domain>, path: String, method: Method, headers: HeaderMap) -> Response {
+    let Ok(place) = PASSING.try_acquire() else {
+        let mut busy = plain(StatusCode::SERVICE_UNAVAILABLE, "too many files are being handed through");
+        busy.headers_mut().insert(header::RETRY_AFTER, RETRY_S.into());
+        return busy;
+    };
     let here = here(&domain, &path).await;
     let conditional = match &here {
         Some((kept, _)) => {
@@ -57,7 +68,7 @@ async fn pass(domain: Arc<Domain>, path: String, method: Method, headers: Header
         (Ok(body), Some((kept, blob))) if body.status() == 304 => {
             from_store(&domain, &method, headers, kept, blob).await
         }
-        (Ok(body), _) => from_mirror(domain, path, body, &method).await,
+        (Ok(body), _) => from_mirror(domain, path, body, &method, place).await,
         (Err(error), Some((kept, blob))) => {
             tracing::info!(path, %error, "no mirror answers; what was kept is served");
             from_store(&domain, &method, headers, kept, blob).await
@@ -98,10 +109,18 @@ async fn from_store(domain: &Arc<Domain>, method: &Method, headers: HeaderMap, k
     }
 }
 
-async fn from_mirror(domain: Arc<Domain>, path: String, body: PassBody, method: &Method) -> Response {
+async fn from_mirror(
+    domain: Arc<Domain>,
+    path: String,
+    body: PassBody,
+    method: &Method,
+    place: SemaphorePermit<'static>,
+) -> Response {
     domain.stats.answered(Source::Mirror);
+    // Whatever the mirror calls it: nothing of it is for a browser to show on this origin.
     let mut response = Response::builder()
         .status(body.status())
+        .header(header::CONTENT_TYPE, "application/octet-stream")
         .header("x-peer-source", Source::Mirror.as_str())
         .header(header::CACHE_CONTROL, "no-cache");
     for (name, value) in body.headers() {
@@ -111,7 +130,7 @@ async fn from_mirror(domain: Arc<Domain>, path: String, body: PassBody, method: 
         return response.body(Body::empty()).unwrap_or_default();
     }
     let keeper = if body.status() == 200 { Keeper::start(&domain, &path, &body).await } else { None };
-    let passing = Passing { domain, body, keeper, passed: 0 };
+    let passing = Passing { domain, body, keeper, passed: 0, _place: place };
     let content = stream::try_unfold(passing, |mut passing| async move {
         let chunk = passing.next().await?;
         Ok::<_, mirrors::FetchError>(chunk.map(|bytes| (bytes, passing)))
@@ -126,6 +145,7 @@ struct Passing {
     keeper: Option<Keeper>,
     /// Bytes so far.
     passed: u64,
+    _place: SemaphorePermit<'static>,
 }
 
 impl Passing {
@@ -177,12 +197,14 @@ impl Keeper {
             digest: String::new(),
             etag: value("etag"),
             last_modified: value("last-modified"),
-            content_type: value("content-type"),
+            content_type: None,
+            size: body.length()?,
             used: now_s(),
         };
-        let place = KEEPERS.try_acquire().ok()?;
         // Without a length nothing says whether a body that ended is whole.
-        let size = Some(body.length()?);
+        let size = Some(kept.size).filter(|size| *size <= FILE_MAX_BYTES);
+        size?;
+        let place = KEEPERS.try_acquire().ok()?;
         let (store, key) = (domain.store.clone(), Digest::of(path.as_bytes()));
         // Somebody else is passing the same file: one copy is enough.
         let incoming = blocking::run(move || store.incoming_unnamed(&key, size).ok()).await?;
@@ -217,8 +239,9 @@ fn keep(domain: &Domain, path: &str, kept: Kept, mut incoming: Incoming, mut que
                     let kept = Kept { digest: blob.digest().to_string(), ..kept };
                     domain.kept.put(path, kept).map_err(|error| error.to_string())
                 });
-                if let Err(error) = result {
-                    tracing::warn!(path, error, "a passed file is not kept");
+                match result {
+                    Ok(gone) => gone.iter().for_each(|digest| let_go(domain, digest)),
+                    Err(error) => tracing::warn!(path, error, "a passed file is not kept"),
                 }
                 // A client that left does not wait for it.
                 let _gone = done.send(());
@@ -227,4 +250,16 @@ fn keep(domain: &Domain, path: &str, kept: Kept, mut incoming: Incoming, mut que
         }
     }
     incoming.discard();
+}
+
+/// Removes what was kept for a path alone. What is pinned, or known by a name besides, stays.
+fn let_go(domain: &Domain, digest: &str) {
+    let Ok(digest) = digest.parse::<Digest>() else { return };
+    if domain.names(&digest).is_empty()
+        && !domain.store.is_pinned(&digest)
+        && domain.binhost.row(&digest).is_none()
+        && let Err(error) = domain.store.remove(&digest)
+    {
+        tracing::info!(%digest, %error, "a passed file is not let go");
+    }
 }

@@ -8,7 +8,6 @@ use super::{search, show, weather};
 use crate::announce::Answerer;
 use crate::api_builds::{PlanOption, ShowAnswer};
 use crate::api_questions::{MissKind, SearchAnswer, WeatherAnswer};
-use crate::builds::offload::On;
 use crate::builds::plan::is_word;
 use crate::builds::with_causes;
 use crate::domain::Domain;
@@ -186,20 +185,20 @@ async fn answer(domain: &Arc<Domain>, peer: PeerId, question: &[u8]) -> Option<V
     let role = domain.groups.role(&peer)?;
     let asked: Asked = serde_ipld_dagcbor::from_slice(question).ok()?;
     let answer = if asked.v == VERSION {
-        found(domain, role, asked.question).await
+        found(domain, peer, role, asked.question).await
     } else {
         MemberAnswer::Refused(format!("version {} of a question, expected {VERSION}", asked.v))
     };
     Some(encoded(answer))
 }
 
-async fn found(domain: &Arc<Domain>, role: Role, question: MemberQuestion) -> MemberAnswer {
+async fn found(domain: &Arc<Domain>, peer: PeerId, role: Role, question: MemberQuestion) -> MemberAnswer {
     let no = |why: &str| MemberAnswer::Refused(why.to_owned());
     match question {
         MemberQuestion::Search(words) if search::are_words(&words) => {
-            MemberAnswer::Search(search::local(domain, &words).await)
+            MemberAnswer::Search(search::local(domain, &words, Some(peer)).await)
         }
-        MemberQuestion::Show(atom) => match show::local(domain, &atom).await {
+        MemberQuestion::Show(atom) => match show::local(domain, &atom, Some(peer)).await {
             // How this machine reads its configuration is its own affair.
             Ok(shown) => MemberAnswer::Show(ShowAnswer { notes: Vec::new(), ..shown }),
             Err(error) => MemberAnswer::Refused(format!("{atom:?} is no atom: {error}")),
@@ -211,13 +210,13 @@ async fn found(domain: &Arc<Domain>, role: Role, question: MemberQuestion) -> Me
             let Ok(_turn) = domain.questions.weathers.try_acquire() else {
                 return no("another member is asking for a weather: ask again later");
             };
-            match weather::weather(domain, &atoms, &options, On::Policy).await {
+            match weather::weather(domain, &atoms, &options, peer).await {
                 Ok(answer) => MemberAnswer::Weather(answer),
                 Err(error) => MemberAnswer::Refused(with_causes(&error)),
             }
         }
         MemberQuestion::Offers(packages) if packages.len() <= PACKAGES_MAX => {
-            MemberAnswer::Offers(offers(domain, &packages).await)
+            MemberAnswer::Offers(offers(domain, &packages, peer).await)
         }
         MemberQuestion::Search(_) | MemberQuestion::Weather(_, _) | MemberQuestion::Offers(_) => {
             no("the question has too many words, or none")
@@ -225,12 +224,12 @@ async fn found(domain: &Arc<Domain>, role: Role, question: MemberQuestion) -> Me
     }
 }
 
-async fn offers(domain: &Arc<Domain>, packages: &[String]) -> Offers {
+async fn offers(domain: &Arc<Domain>, packages: &[String], asked_by: PeerId) -> Offers {
     let wanted: BTreeSet<Cp> = packages.iter().filter_map(|text| text.parse().ok()).collect();
     let built = weather::build_times(domain);
     let times = wanted.iter().filter_map(|cp| Some((cp.to_string(), built.seconds(cp)?))).collect();
     let mut offers = Vec::new();
-    for (_, mut instances) in weather::instances(domain, wanted).await {
+    for (_, mut instances) in weather::instances(domain, wanted, Some(asked_by)).await {
         instances.sort_by(|one, other| other.cpv.version.cmp(&one.cpv.version));
         offers.extend(instances.iter().take(OFFERS_MAX).map(Offer::from));
     }

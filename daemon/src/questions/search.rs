@@ -4,6 +4,7 @@ use super::members::{self, AskMemberError};
 use crate::api_questions::{SearchAnswer, SearchRow};
 use crate::blocking;
 use crate::domain::Domain;
+use crate::swarm::PeerId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tree::cpv::{Cp, Cpv};
@@ -74,7 +75,7 @@ pub fn are_words(words: &[String]) -> bool {
 ///
 /// Cancel safe: yes.
 pub async fn everywhere(domain: &Arc<Domain>, words: &[String]) -> SearchAnswer {
-    let (here, (found, silent)) = futures::join!(local(domain, words), members::search_all(domain, words));
+    let (here, (found, silent)) = futures::join!(local(domain, words, None), members::search_all(domain, words));
     let known: BTreeSet<(String, String)> = here.rows.iter().map(|row| (row.cpv.clone(), row.repo.clone())).collect();
     let (mut rows, mut more) = (here.rows, here.more);
     for (name, answer) in found {
@@ -113,14 +114,16 @@ fn has_words(name: &str, description: &str, words: &[String]) -> bool {
     words.iter().all(|word| name.contains(word) || description.contains(word))
 }
 
-/// What this machine's repositories and binhost have. `words` are in small letters or become so.
+/// What this machine's repositories and binhost have, as far as who asks is told of it. `words` are in small letters or become
+/// so.
 ///
 /// Cancel safe: yes.
-pub async fn local(domain: &Arc<Domain>, words: &[String]) -> SearchAnswer {
+pub async fn local(domain: &Arc<Domain>, words: &[String], asked_by: Option<PeerId>) -> SearchAnswer {
     let (looking, words) = (Arc::clone(domain), words.iter().map(|word| word.to_lowercase()).collect::<Vec<_>>());
     blocking::run(move || {
         let mut binaries: BTreeMap<Cp, Cpv> = BTreeMap::new();
-        for row in looking.binhost.rows() {
+        let gives = looking.announcer.shared().gives();
+        for row in looking.binhost.rows().iter().filter(|row| gives.may_tell(row, asked_by.as_ref())) {
             let cpv = row.entry.cpv();
             let newer = binaries.get(&cpv.cp).is_none_or(|other| other.version < cpv.version);
             if newer && looking.store.contains(&row.digest) {

@@ -42,7 +42,7 @@ impl Sky {
     }
 }
 
-/// What becomes of what `atoms` take, and why.
+/// What becomes of what `atoms` take, and why, for a member that asks.
 ///
 /// Cancel safe: yes.
 ///
@@ -52,10 +52,10 @@ pub async fn weather(
     domain: &Arc<Domain>,
     atoms: &[String],
     options: &[PlanOption],
-    on: On,
+    asked_by: PeerId,
 ) -> Result<WeatherAnswer, RequestError> {
     let plan = Arc::new(domain.builds.plan(domain, atoms, options).await?);
-    Ok(of_plan(domain, &plan, on).await)
+    Ok(of_plan(domain, &plan, On::Policy, Some(asked_by)).await)
 }
 
 /// The same for this machine's user, who may have just this plan carried out next.
@@ -71,16 +71,16 @@ pub async fn to_begin(
     on: On,
 ) -> Result<WeatherAnswer, RequestError> {
     let plan = Arc::new(domain.builds.plan(domain, atoms, options).await?);
-    let answer = of_plan(domain, &plan, on).await;
+    let answer = of_plan(domain, &plan, on, None).await;
     Ok(WeatherAnswer { plan: Some(domain.builds.keep_plan(atoms, options, &plan)), ..answer })
 }
 
 /// The weather of a plan that is made already.
 ///
 /// Cancel safe: yes.
-pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>, on: On) -> WeatherAnswer {
+async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>, on: On, asked_by: Option<PeerId>) -> WeatherAnswer {
     let foreseen = domain.builds.foresee(domain, plan, false, on).await;
-    let sky = sky(domain, plan, &foreseen).await;
+    let sky = sky(domain, plan, &foreseen, asked_by).await;
     let rows = foreseen.iter().filter_map(|foreseen| Some((foreseen, plan.packages.get(foreseen.index)?)));
     let rows: Vec<_> = rows.map(|(foreseen, planned)| of_one(domain, &sky, foreseen, planned)).collect();
     let packages: Vec<WeatherPackage> =
@@ -90,13 +90,18 @@ pub async fn of_plan(domain: &Arc<Domain>, plan: &Arc<Plan>, on: On) -> WeatherA
 }
 
 /// Looks once at what all packages of the plan are judged by.
-pub(super) async fn sky(domain: &Arc<Domain>, plan: &Arc<Plan>, foreseen: &[Foreseen]) -> Sky {
+pub(super) async fn sky(
+    domain: &Arc<Domain>,
+    plan: &Arc<Plan>,
+    foreseen: &[Foreseen],
+    asked_by: Option<PeerId>,
+) -> Sky {
     let connected = domain.swarm.peers().into_iter().map(|peer| peer.peer_id).collect();
     let all = plan.packages.iter().map(|package| package.cpv.cp.clone()).collect();
     let missed = foreseen.iter().filter(|foreseen| !matches!(foreseen.package.fate, Fate::Have | Fate::Substitute));
     let missed = missed.filter_map(|foreseen| Some(plan.packages.get(foreseen.index)?.cpv.cp.clone())).collect();
     let (mut instances, (theirs, their_times)) =
-        futures::join!(instances(domain, all), members::offers_of_all(domain, &missed));
+        futures::join!(instances(domain, all, asked_by), members::offers_of_all(domain, &missed));
     for instance in theirs {
         instances.entry(instance.cpv.cp.clone()).or_default().push(instance);
     }
@@ -108,15 +113,20 @@ pub(super) fn build_times(domain: &Domain) -> BuildTimes {
     BuildTimes::of(&domain.builds.jobs.list(JOBS_MAX))
 }
 
-/// What there is of these packages.
-pub(super) async fn instances(domain: &Arc<Domain>, wanted: BTreeSet<Cp>) -> BTreeMap<Cp, Vec<Instance>> {
+/// What there is of these packages, as far as who asks is told of it.
+pub(super) async fn instances(
+    domain: &Arc<Domain>,
+    wanted: BTreeSet<Cp>,
+    asked_by: Option<PeerId>,
+) -> BTreeMap<Cp, Vec<Instance>> {
     ask::in_time(domain).await;
     let looking = Arc::clone(domain);
     blocking::run(move || {
         let mut instances: BTreeMap<Cp, Vec<Instance>> = BTreeMap::new();
         for instance in looking.binhost.all_instances() {
             let cp = &instance.row.entry.cpv().cp;
-            if wanted.contains(cp) {
+            let gives = looking.announcer.shared().gives();
+            if wanted.contains(cp) && gives.may_tell(&instance.row, asked_by.as_ref()) {
                 instances.entry(cp.clone()).or_default().push(Instance::of(&instance));
             }
         }

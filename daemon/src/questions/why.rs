@@ -34,7 +34,7 @@ pub async fn why(domain: &Arc<Domain>, atom: &str) -> Result<WhyAnswer, RequestE
         let why = "Portage would do nothing".to_owned();
         return Err(RequestError::Plan(PlanError::Refused { why, said: String::new() }));
     };
-    let sky = sky(domain, &plan, std::slice::from_ref(foreseen)).await;
+    let sky = sky(domain, &plan, std::slice::from_ref(foreseen), None).await;
     let (package, miss) = of_one(domain, &sky, foreseen, planned).await;
     let sought = Sought::of(planned);
     let none = Vec::new();
@@ -60,7 +60,7 @@ pub async fn why(domain: &Arc<Domain>, atom: &str) -> Result<WhyAnswer, RequestE
 /// What is known of a package that Portage does not take: it is masked, or its ebuild is gone.
 async fn not_planned(domain: &Arc<Domain>, atom: &str, why: &str, said: &str) -> Option<WhyAnswer> {
     let parsed: Atom = atom.parse().ok()?;
-    let there = instances(domain, BTreeSet::from([parsed.cp.clone()])).await;
+    let there = instances(domain, BTreeSet::from([parsed.cp.clone()]), None).await;
     let there: &Vec<Instance> = there.get::<Cp>(&parsed.cp)?;
     let first = said.lines().map(str::trim).find(|line| !line.is_empty());
     Some(WhyAnswer {

@@ -8,6 +8,7 @@ use super::records::lock;
 use super::state::{Command, Neighbour, Protocol, State};
 use super::streams::Pipe;
 use super::wire::{ADVERT_KEYS_MAX, Advert, AdvertAnswer, FrameError, Key, read_frame, write_frame};
+use crate::budget::Who;
 use futures::StreamExt as _;
 use libp2p::kad::{K_VALUE, KBucketKey};
 use libp2p::{Multiaddr, PeerId};
@@ -38,6 +39,9 @@ const ADVERTS_AT_ONCE: usize = 4;
 const GROWTH_PAUSE: Duration = Duration::from_secs(600);
 /// An advert stream without an advert for so long is closed.
 const NEXT_ADVERT_MAX: Duration = Duration::from_secs(30);
+
+/// Keys of an advert that are taken under one lock: half a millisecond.
+const KEYS_AT_ONCE: usize = 512;
 
 /// Where a key lies in the DHT's key space: its SHA-256.
 type Position = [u8; 32];
@@ -239,6 +243,14 @@ async fn tell(state: &State, peer: PeerId, addresses: Vec<Multiaddr>, adverts: &
     Ok(())
 }
 
+fn take(state: &State, peer: &PeerId, who: Who, keys: &[Key], withdraw: bool, addresses: &[Multiaddr]) -> u32 {
+    let mut records = lock(&state.records);
+    match withdraw {
+        true => records.remove(peer, keys),
+        false => records.add(*peer, who, keys, addresses, std::time::Instant::now()),
+    }
+}
+
 /// Takes the adverts on one stream. Cancel safe: yes.
 pub(super) async fn receive(state: Arc<State>, peer: PeerId, mut pipe: Pipe) {
     loop {
@@ -248,15 +260,14 @@ pub(super) async fn receive(state: Arc<State>, peer: PeerId, mut pipe: Pipe) {
             tracing::debug!(%peer, "too many adverts");
             break;
         }
-        let addresses = state.listens_of(&peer);
-        let accepted = {
-            let mut records = lock(&state.records);
-            if advert.withdraw {
-                records.remove(&peer, &advert.keys)
-            } else {
-                records.add(peer, &advert.keys, &addresses, std::time::Instant::now())
-            }
-        };
+        let (addresses, who) = (state.listens_of(&peer), state.who(&peer));
+        let mut accepted = 0;
+        // In parts, so that nobody waits long for the lock.
+        let heeded = state.advert_heeded(&peer);
+        for keys in advert.keys.chunks(KEYS_AT_ONCE).filter(|_| heeded) {
+            accepted += take(&state, &peer, who, keys, advert.withdraw, &addresses);
+            tokio::task::yield_now().await;
+        }
         state.changed();
         let answered = tokio::time::timeout(NEXT_ADVERT_MAX, write_frame(&mut pipe, &AdvertAnswer { accepted })).await;
         if !matches!(answered, Ok(Ok(()))) {

@@ -47,7 +47,10 @@ pub(super) async fn serve<Q: Question>(state: Arc<State>, peer: PeerId, mut pipe
             break;
         };
         let answered = match asked {
-            Ok(question) => question.answer(&state, peer, &mut pipe).await,
+            Ok(question) => {
+                state.moved(peer);
+                question.answer(&state, peer, &mut pipe).await
+            }
             Err(error) => {
                 tracing::trace!(%peer, %error, protocol = ?Q::PROTOCOL, "a stream ended");
                 break;

@@ -6,6 +6,7 @@ use super::identity::Identity;
 use super::records::{KadRecords, RECORD_LIFE};
 use super::state::State;
 use super::streams::Streams;
+use super::told::Told;
 use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::NetworkBehaviour;
@@ -20,36 +21,41 @@ const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/peerage/kad/1");
 /// A DHT query ends in this time.
 const QUERY_MAX: Duration = Duration::from_secs(10);
 
+/// Connections that gave way to others and are not closed yet.
+const CLOSING_MAX: u32 = 32;
+
 /// The composition; limits come first, so that nothing is spent on a connection that is refused.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    gate: Gate,
+    pub(super) gate: Gate,
     pub(super) banned: allow_block_list::Behaviour<BlockedPeers>,
     pub(super) identify: identify::Behaviour,
-    pub(super) kad: kad::Behaviour<KadRecords>,
+    pub(super) kad: Told<kad::Behaviour<KadRecords>>,
     pub(super) ping: ping::Behaviour,
-    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) mdns: Told<Toggle<mdns::tokio::Behaviour>>,
     pub(super) streams: Streams,
 }
 
 impl Behaviour {
-    pub(super) fn new(identity: &Identity, state: &State) -> Self {
+    pub(super) fn new(identity: &Identity, state: &Arc<State>) -> Self {
         let config = state.config();
         let local = identity.peer_id();
         let identify = identify::Config::new(PROTOCOL.to_owned(), identity.keypair().public())
             .with_agent_version(config.agent.clone())
+            // What a peer says of its addresses is checked when it is heard, and kept by the routing table only.
+            .with_cache_size(0)
             .with_push_listen_addr_updates(true);
         Self {
             limits: connection_limits::Behaviour::new(limits(config)),
             memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_bytes_max),
-            gate: Gate::default(),
+            gate: Gate::new(state),
             banned: allow_block_list::Behaviour::default(),
             identify: identify::Behaviour::new(identify),
-            kad: kademlia(local, state),
+            kad: Told::by_peers(kademlia(local, state), super::dht::routed),
             ping: ping::Behaviour::new(ping::Config::new()),
-            mdns: multicast(config, local),
+            mdns: Told::by_neighbours(multicast(config, local)),
             streams: Streams::default(),
         }
     }
@@ -57,10 +63,10 @@ impl Behaviour {
 
 fn limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some(32))
+        .with_max_pending_incoming(Some(256))
         .with_max_pending_outgoing(Some(64))
-        .with_max_established_incoming(Some(config.connections_max.saturating_mul(2) / 3))
-        .with_max_established(Some(config.connections_max))
+        // The gate decides who has a place; those it closes for another are still there for a moment.
+        .with_max_established(Some(config.connections_max.saturating_add(CLOSING_MAX)))
         .with_max_established_per_peer(Some(4))
 }
 

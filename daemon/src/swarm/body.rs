@@ -9,12 +9,21 @@ use crate::buffers::{Buffer, STEP_BYTES};
 use bytes::Bytes;
 use futures::AsyncRead as _;
 use libp2p::PeerId;
+use mirrors::{Floor, Pace, TooSlow};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::Instant;
 use tree::digest::Digest;
+
+/// The slowest that is borne while others can be asked: 6.5 KB/s. The silence is the one of the configuration.
+const BRISK: Floor = Floor { silence: Duration::from_secs(5), span: Duration::from_secs(10), least: 64 * 1024 };
+/// The slowest that is borne of the last one who has it: 500 bytes a second.
+const BORNE: Floor = Floor { silence: Duration::from_secs(5), span: Duration::from_secs(30), least: 15_000 };
+/// Less than so much in a span is not slowness but a drip that means to hold a place.
+const DRIP_BYTES: u64 = 4096;
 
 /// Why a peer did not begin to send, or gave no claims.
 #[derive(Debug, thiserror::Error)]
@@ -80,16 +89,17 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What to blame the peer for, if for anything.
+    /// What to hold against the peer, if anything.
     #[must_use]
     pub fn offence(&self) -> Option<Offence> {
         match self {
-            Self::Banned { .. } | Self::NotHeld { .. } | Self::Busy { .. } | Self::OutOfRange { .. } => None,
+            Self::Banned { .. } | Self::NotHeld { .. } | Self::OutOfRange { .. } => None,
             // It does not speak this protocol: it is of another version, which is no fault.
             Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::Unsupported => None,
-            Self::Unreachable { .. } | Self::Broken { .. } => Some(Offence::Broken),
-            Self::Refused { .. } => Some(Offence::Refused),
-            Self::NoAnswer { .. } => Some(Offence::Stalled),
+            Self::Broken { source: FrameError::TooLong { .. } | FrameError::Decode(_), .. } => Some(Offence::Broken),
+            Self::Busy { .. } | Self::Refused { .. } => Some(Offence::Refused),
+            // The network, or who named its address, may be to blame for these.
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::NoAnswer { .. } => Some(Offence::Failing),
         }
     }
 }
@@ -106,6 +116,16 @@ pub enum BodyError {
         at: u64,
         /// The deadline.
         after: Duration,
+    },
+    /// Less came than others would send.
+    #[error("{peer} is too slow after byte {at}: {slow}")]
+    Slow {
+        /// Who.
+        peer: PeerId,
+        /// The next byte that was waited for.
+        at: u64,
+        /// How slow.
+        slow: TooSlow,
     },
     /// The connection broke, or the peer hung up.
     #[error("{peer} broke off at byte {at}: {source}")]
@@ -124,8 +144,11 @@ impl BodyError {
     #[must_use]
     pub fn offence(&self) -> Offence {
         match self {
-            Self::Stalled { .. } => Offence::Stalled,
-            Self::Broken { .. } => Offence::Broken,
+            Self::Slow { slow, .. } if slow.bytes >= DRIP_BYTES => Offence::Slow,
+            Self::Stalled { .. } | Self::Slow { .. } => Offence::Stalled,
+            // It ended the body itself, before the size that it had said.
+            Self::Broken { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => Offence::Broken,
+            Self::Broken { .. } => Offence::Failing,
         }
     }
 
@@ -133,7 +156,7 @@ impl BodyError {
     #[must_use]
     pub fn at(&self) -> u64 {
         match self {
-            Self::Stalled { at, .. } | Self::Broken { at, .. } => *at,
+            Self::Stalled { at, .. } | Self::Slow { at, .. } | Self::Broken { at, .. } => *at,
         }
     }
 }
@@ -162,8 +185,8 @@ pub(super) async fn open(
         BlobAnswer::Refused => return Err(OpenError::Refused { peer }),
     };
     let traffic = state.traffic(peer);
-    let silence_max = state.config().silence_max;
-    Ok(Body { state: Arc::clone(state), traffic, peer, size, at: from, pipe: Some(pipe), silence_max })
+    let pace = Pace::new(Floor { silence: state.config().silence_max, ..BRISK });
+    Ok(Body { state: Arc::clone(state), traffic, peer, size, at: from, pipe: Some(pipe), pace })
 }
 
 /// The bytes one peer sends, from the byte asked for to the end. Unverified.
@@ -174,7 +197,7 @@ pub struct Body {
     size: u64,
     at: u64,
     pipe: Option<Pipe>,
-    silence_max: Duration,
+    pace: Pace,
 }
 
 impl Body {
@@ -196,14 +219,19 @@ impl Body {
         self.at
     }
 
+    /// Nobody else can be asked: this one is borne even if it is slow.
+    pub fn be_patient(&mut self) {
+        self.pace = Pace::new(Floor { silence: self.state.config().silence_max, ..BORNE });
+    }
+
     /// The next bytes, at most 256 KiB and as many as have come; `None` at the end of the blob.
     ///
     /// Cancel safe: yes (bytes already read are given by the next call).
     ///
     /// # Errors
-    /// When nothing comes for too long or the stream breaks. The body is over then.
+    /// When nothing, or too little, comes for too long or the stream breaks. The body is over then.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let (peer, at, after) = (self.peer, self.at, self.silence_max);
+        let (peer, at, after) = (self.peer, self.at, self.pace.floor().silence);
         let missing = self.size - at;
         if missing == 0 {
             self.finish();
@@ -216,12 +244,16 @@ impl Body {
         let mut buffer = Buffer::take(wanted);
         let room = buffer.room();
         let read = std::future::poll_fn(|context| fill(pipe, context, room));
-        let error = match tokio::time::timeout(after, read).await {
+        let deadline = self.pace.deadline(Instant::now());
+        let error = match tokio::time::timeout_at(deadline, read).await {
             Ok(Ok(0)) => BodyError::Broken { peer, at, source: io::ErrorKind::UnexpectedEof.into() },
             Ok(Ok(length)) => {
                 self.at += length as u64;
                 self.traffic.add_received(length);
-                return Ok(Some(buffer.freeze(length)));
+                match self.pace.took(length as u64, Instant::now()) {
+                    Ok(()) => return Ok(Some(buffer.freeze(length))),
+                    Err(slow) => BodyError::Slow { peer, at, slow },
+                }
             }
             Ok(Err(source)) => BodyError::Broken { peer, at, source },
             Err(_) => BodyError::Stalled { peer, at, after },
@@ -234,7 +266,6 @@ impl Body {
     fn finish(&mut self) {
         if let Some(pipe) = self.pipe.take() {
             self.state.keep_pipe(&self.peer, Protocol::Blob, pipe);
-            self.state.praise(self.peer);
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Config {
     pub agent: String,
     /// How long [`super::Swarm::open`] waits for the answer to a request, dialling included.
     pub first_answer: Duration,
-    /// How long a body may bring no byte before it counts as stalled.
+    /// How long a body may bring no byte before it counts as stalled; how little it may bring stands in the room `body`.
     pub silence_max: Duration,
     /// Connections altogether; more are refused.
     pub connections_max: u32,

@@ -240,7 +240,10 @@ async fn blobs_of_every_size_arrive_whole_and_from_any_byte(kind: Kind) {
         }
     }
     let info = client.swarm.peers().into_iter().find(|info| info.peer_id == server.swarm.peer_id()).unwrap();
-    assert!(info.received_bytes >= 5_000_003 && info.score > 0 && info.lan);
+    assert!(
+        info.received_bytes >= 5_000_003 && info.score == 0 && info.lan,
+        "nobody has looked whether they were right"
+    );
 }
 
 async fn who_holds_what_is_known_after_connecting_and_follows_every_change(kind: Kind) {
@@ -299,7 +302,8 @@ async fn a_size_that_is_a_lie_ends_as_a_broken_body(kind: Kind) {
     assert_eq!(body.size(), 10_000_000);
     let error = read(&mut body).await.unwrap_err();
     assert!(matches!(error, BodyError::Broken { .. }) && error.at() <= (STEP * 2 + 5) as u64, "{error}");
-    assert_eq!(error.offence(), Offence::Broken);
+    // How it ended shows whether the peer ended it: a stream that is reset may be the network's doing.
+    assert!(matches!(error.offence(), Offence::Broken | Offence::Failing), "{error}");
     assert!(body.chunk().await.is_err(), "a broken body stays broken");
 }
 
@@ -347,7 +351,7 @@ async fn a_peer_that_does_not_answer_costs_no_more_than_the_deadline_given(kind:
     let short = Duration::from_millis(50);
     let late = client.swarm.open_within(peer, &digest, 0, short).await.unwrap_err();
     assert!(matches!(late, OpenError::NoAnswer { after, .. } if after == short), "{late}");
-    assert_eq!(late.offence(), Some(Offence::Stalled));
+    assert_eq!(late.offence(), Some(Offence::Failing), "which may be the network's doing");
     server.shelf.latch.open();
     let mut body = client.swarm.open_within(peer, &digest, 0, PATIENCE).await.unwrap();
     assert_eq!(read(&mut body).await.unwrap(), bytes(10), "the late answer is not taken for the next one");
@@ -395,7 +399,9 @@ async fn a_ninth_stream_is_told_to_wait(kind: Kind) {
 async fn a_liar_is_cut_off_and_neither_asked_nor_let_in(kind: Kind) {
     let shelf = Shelf::default();
     let digest = shelf.put(b"not what it seems".to_vec());
-    let (client, liar) = kind.pair(shelf).await;
+    let client = kind.node().await;
+    // It came by itself: whom the user lists is not banned.
+    let liar = kind.beside(&client, shelf, config()).await;
     let truth = client.shelf.put(b"the truth".to_vec());
     let peer = liar.swarm.peer_id();
     until(&client.swarm, "it is a holder", |swarm| !swarm.holders(&digest).is_empty()).await;

@@ -1,7 +1,7 @@
 //! The event loop's dealings with the DHT: questions asked, their answers, and records others bring one by one.
 
 use super::event_loop::EventLoop;
-use super::records::is_key;
+use super::records::lock;
 use super::state::Neighbour;
 use super::wire::Key;
 use libp2p::kad::store::RecordStore;
@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 
 /// DHT questions under way from here; more are answered with nothing.
 const QUERIES_MAX: usize = 256;
+/// Dials on the DHT's word whose outcome is remembered.
+const TOLD_DIALS_MAX: usize = 256;
 /// Providers that are dialled as soon as the DHT names them, while it still knows their addresses.
 const PROVIDERS_DIALLED_MAX: usize = 8;
 
@@ -55,10 +57,13 @@ impl EventLoop {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => self.on_query(id, result, step.last),
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
                 // One of ours never sends this; if another program does, the quotas hold all the same.
-                if is_key(&record.key)
-                    && let Err(error) = self.swarm.behaviour_mut().kad.store_mut().add_provider(record)
+                if let Ok(key) = Key::try_from(record.key.as_ref())
+                    && self.state.advert_allowed(&record.provider)
+                    && self.state.advert_heeded(&record.provider)
                 {
-                    tracing::debug!(%error, "record not kept");
+                    let (peer, who) = (record.provider, self.state.who(&record.provider));
+                    let addresses = self.state.listens_of(&peer);
+                    lock(&self.state.records).add(peer, who, &[key], &addresses, std::time::Instant::now());
                 }
             }
             kad::Event::RoutingUpdated { .. } => self.count_routing(),
@@ -93,7 +98,8 @@ impl EventLoop {
     /// The first providers end the question: whoever answered knew all it knew.
     fn found(&mut self, id: QueryId, providers: HashSet<PeerId>) {
         let local = self.state.local();
-        let others: Vec<PeerId> = providers.into_iter().filter(|peer| *peer != local).collect();
+        let others = providers.into_iter().filter(|peer| *peer != local).collect();
+        let others = self.state.believable(others);
         if others.is_empty() {
             return;
         }
@@ -101,7 +107,12 @@ impl EventLoop {
         // Now, because the DHT's code forgets the addresses it was told when the question ends.
         let missing = others.iter().filter(|peer| !self.swarm.is_connected(peer)).take(PROVIDERS_DIALLED_MAX);
         for peer in missing.copied().collect::<Vec<_>>() {
-            self.dial(DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build());
+            let opts = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+            if self.told_dials.len() >= TOLD_DIALS_MAX {
+                self.told_dials.pop_front();
+            }
+            self.told_dials.push_back((opts.connection_id(), peer));
+            self.dial(opts);
         }
         self.finish(&id);
         reply(answer, others);
@@ -133,7 +144,7 @@ where
 }
 
 /// The addresses of a peer in the routing table, each with its `/p2p/ID`.
-fn routed<S>(kad: &mut kad::Behaviour<S>, peer: PeerId) -> Vec<Multiaddr>
+pub(super) fn routed<S>(kad: &mut kad::Behaviour<S>, peer: PeerId) -> Vec<Multiaddr>
 where
     S: RecordStore + Send + 'static,
 {

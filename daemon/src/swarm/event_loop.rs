@@ -2,20 +2,21 @@
 
 use super::behaviour::{Behaviour, BehaviourEvent, PROTOCOL};
 use super::config::Config;
-use super::gate::{Reach, plausible};
 use super::identity::Identity;
-use super::known::Known;
+use super::known::{Known, peer_of};
 use super::peers::Joined;
+use super::reach::{Reach, plausible};
 use super::records::lock;
 use super::state::{Command, Neighbour, Protocol, State};
 use super::streams::{Inbound, Pipe, Wanted};
+use super::told::is_neighbour;
 use super::{Holdings, transport};
 use crate::tasks::Tasks;
 use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
 use libp2p::kad::QueryId;
 use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -93,6 +94,8 @@ pub(super) struct EventLoop {
     /// Dials the user asked for once, and the peers they led to.
     chosen_dials: VecDeque<ConnectionId>,
     chosen: HashSet<PeerId>,
+    /// Dials of whom the DHT named, to know what its word was worth.
+    pub(super) told_dials: VecDeque<(ConnectionId, PeerId)>,
 }
 
 /// Builds the swarm, binds its listeners and starts the loop.
@@ -118,7 +121,11 @@ pub(super) async fn start(
         foreign: VecDeque::new(),
         chosen_dials: VecDeque::new(),
         chosen: HashSet::new(),
+        told_dials: VecDeque::new(),
     };
+    for peer in this.state.config().peers.iter().filter_map(peer_of) {
+        this.state.name(peer, true);
+    }
     this.bind(&listen).await?;
     state.announce_initial().await;
     tasks.spawn_vital("swarm", this.run());
@@ -192,7 +199,7 @@ impl EventLoop {
                     self.chosen_dials.pop_front();
                 }
                 self.chosen_dials.push_back(opts.connection_id());
-                self.dial(opts);
+                self.dial_named(opts);
             }
             Command::Keep { peer, addresses } => {
                 let connected = self.swarm.is_connected(&peer);
@@ -206,6 +213,12 @@ impl EventLoop {
         }
     }
 
+    /// Dials at an address that the user named: whoever answers there has a place.
+    fn dial_named(&mut self, opts: DialOpts) {
+        self.swarm.behaviour_mut().gate.expect(opts.connection_id());
+        self.dial(opts);
+    }
+
     pub(super) fn dial(&mut self, opts: DialOpts) {
         let connection = opts.connection_id();
         if let Err(error) = self.swarm.dial(opts) {
@@ -216,8 +229,8 @@ impl EventLoop {
 
     fn on_tick(&mut self) {
         let now = Instant::now();
-        for opts in self.known.due(now) {
-            self.dial(opts);
+        for (opts, named) in self.known.due(now) {
+            if named { self.dial_named(opts) } else { self.dial(opts) }
         }
         let silent = self.strangers.iter().filter(|(_, stranger)| now >= stranger.since + IDENTIFY_MAX);
         for peer in silent.map(|(peer, _)| *peer).collect::<Vec<_>>() {
@@ -254,7 +267,9 @@ impl EventLoop {
                 tracing::debug!(peer = %peer_id, ?cause, "disconnected");
                 self.strangers.remove(&peer_id);
                 self.addresses.remove(&peer_id);
-                self.chosen.remove(&peer_id);
+                if self.chosen.remove(&peer_id) && !self.known.is_listed(&peer_id) {
+                    self.state.name(peer_id, false);
+                }
                 self.known.closed(&peer_id, Instant::now());
                 self.state.left(&peer_id);
             }
@@ -262,6 +277,12 @@ impl EventLoop {
                 tracing::debug!(?peer_id, %error, "not connected");
                 self.known.failed(connection_id, Instant::now());
                 self.chosen_dials.retain(|id| *id != connection_id);
+                if let Some(at) = self.told_dials.iter().position(|(id, _)| *id == connection_id)
+                    && let Some((_, peer)) = self.told_dials.remove(at)
+                    && matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. })
+                {
+                    self.state.not_reached(peer);
+                }
             }
             SwarmEvent::NewListenAddr { .. }
             | SwarmEvent::ExpiredListenAddr { .. }
@@ -280,6 +301,10 @@ impl EventLoop {
             self.chosen_dials.retain(|id| *id != connection);
             self.chosen.insert(peer);
         }
+        self.told_dials.retain(|(id, _)| *id != connection);
+        if self.known.is_listed(&peer) || self.chosen.contains(&peer) {
+            self.state.name(peer, true);
+        }
         self.addresses.insert(peer, address);
         if !self.state.is_connected(&peer) {
             self.strangers.entry(peer).or_insert_with(|| Stranger { since: Instant::now(), streams: Vec::new() });
@@ -294,7 +319,7 @@ impl EventLoop {
             BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, address) in found {
-                    if !self.foreign.contains(&peer) && !self.state.is_banned(&peer) {
+                    if is_neighbour(&address) && !self.foreign.contains(&peer) && !self.state.is_banned(&peer) {
                         let connected = self.swarm.is_connected(&peer);
                         self.known.found(peer, address, connected, Instant::now());
                     }
@@ -340,7 +365,7 @@ impl EventLoop {
         }
         let Some(address) = self.addresses.get(&peer).cloned() else { return };
         let reach = Reach::of(&address);
-        let listens = plausible(&info.listen_addrs, reach, ADDRESSES_MAX);
+        let listens = plausible(&info.listen_addrs, &address, ADDRESSES_MAX);
         super::dht::route(&mut self.swarm.behaviour_mut().kad, peer, &listens, &address);
         lock(&self.state.records).set_addresses(&peer, &listens);
         let listed = self.known.is_listed(&peer) || self.chosen.contains(&peer);
@@ -356,7 +381,9 @@ impl EventLoop {
     /// Who comes again comes as a stranger.
     fn part(&mut self, peer: PeerId) {
         self.known.let_go(&peer);
-        self.chosen.remove(&peer);
+        if self.chosen.remove(&peer) && !self.known.is_listed(&peer) {
+            self.state.name(peer, false);
+        }
         if self.swarm.disconnect_peer_id(peer).is_err() {
             tracing::trace!(%peer, "was gone already");
         }

@@ -28,11 +28,16 @@ impl Question for GroupRequest {
         if state.is_banned(&peer) {
             return say(pipe, &GroupAnswer::Refused).await;
         }
-        let Ok(_answering) = state.group_answers().try_acquire() else {
+        let Some(answering) = state.group_answers().enter_or_push(state.who(&peer)) else {
             return say(pipe, &GroupAnswer::Busy).await;
         };
         let found = state.holdings().answer(peer, self.topic, self.question.clone());
-        let said = match tokio::time::timeout(ANSWER_TIME_MAX, found).await {
+        let found = tokio::time::timeout(ANSWER_TIME_MAX, found);
+        let found = tokio::select! {
+            () = answering.ended() => return say(pipe, &GroupAnswer::Busy).await,
+            found = found => found,
+        };
+        let said = match found {
             Ok(Some(said)) if said.len() <= ANSWER_BYTES_MAX => GroupAnswer::Said(said),
             Ok(Some(long)) => {
                 tracing::warn!(%peer, topic = ?self.topic, bytes = long.len(), "an answer is too long to be sent");

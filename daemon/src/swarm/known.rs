@@ -88,22 +88,30 @@ impl Known {
             }
             return;
         }
-        if self.entries.iter().filter(|entry| !entry.listed && !entry.kept).count() < FOUND_MAX {
-            let addresses = vec![address];
-            let peer = Some(peer);
-            self.entries.push(Entry {
-                addresses,
-                peer,
-                listed: false,
-                kept: false,
-                found: true,
-                connected,
-                dialling: None,
-                failures: 0,
-                next: now,
-                since: now,
-            });
+        let only_found = |entry: &Entry| !entry.listed && !entry.kept;
+        if self.entries.iter().filter(|entry| only_found(entry)).count() >= FOUND_MAX {
+            // Whoever forges many cannot answer for them: one that was not there makes room.
+            let vain = self.entries.iter().enumerate().filter(|(_, entry)| only_found(entry) && !entry.connected);
+            let vain = vain.max_by_key(|(_, entry)| entry.failures).filter(|(_, entry)| entry.failures > 0);
+            match vain.map(|(at, _)| at) {
+                Some(at) => drop(self.entries.swap_remove(at)),
+                None => return,
+            }
         }
+        let addresses = vec![address];
+        let peer = Some(peer);
+        self.entries.push(Entry {
+            addresses,
+            peer,
+            listed: false,
+            kept: false,
+            found: true,
+            connected,
+            dialling: None,
+            failures: 0,
+            next: now,
+            since: now,
+        });
     }
 
     /// Stays connected to a member of a group, which was last seen at these addresses; a second word takes the place of the first.
@@ -155,8 +163,8 @@ impl Known {
         self.entries.iter().any(|entry| entry.listed && entry.peer == Some(*peer))
     }
 
-    /// What is to be dialled now.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<DialOpts> {
+    /// What is to be dialled now, and whether the user named it.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(DialOpts, bool)> {
         let due =
             self.entries.iter_mut().filter(|entry| !entry.connected && entry.dialling.is_none() && entry.next <= now);
         due.map(|entry| {
@@ -174,7 +182,7 @@ impl Known {
                 }
             };
             entry.dialling = Some(opts.connection_id());
-            opts
+            (opts, entry.listed || entry.kept)
         })
         .collect()
     }
@@ -230,7 +238,7 @@ mod tests {
             let dialled = known.due(now);
             assert_eq!(dialled.len(), 1);
             assert!(known.due(now).is_empty(), "one dial at a time");
-            known.failed(dialled[0].connection_id(), now);
+            known.failed(dialled[0].0.connection_id(), now);
             let started = now;
             while known.entries[0].next > now {
                 now += RETRY_FIRST;
@@ -247,7 +255,7 @@ mod tests {
         let peer = PeerId::random();
         let mut known = Known::listed(&[address("/ip4/127.0.0.1/tcp/1")], now);
         let dialled = known.due(now);
-        known.established(dialled[0].connection_id(), peer, now);
+        known.established(dialled[0].0.connection_id(), peer, now);
         assert!(known.is_listed(&peer));
         assert!(known.due(now + RETRY_MAX).is_empty());
         known.closed(&peer, now);
@@ -263,7 +271,7 @@ mod tests {
         let mut lost_after = |lasted: Duration| {
             let dialled = known.due(now);
             assert_eq!(dialled.len(), 1);
-            known.established(dialled[0].connection_id(), peer, now);
+            known.established(dialled[0].0.connection_id(), peer, now);
             now += lasted / 2;
             known.established(ConnectionId::new_unchecked(7), peer, now); // It dialled us as well.
             now += lasted / 2;
@@ -276,6 +284,28 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(lost_after(LASTING), RETRY_FIRST);
         assert_eq!(lost_after(Duration::ZERO), RETRY_FIRST * 2);
+    }
+
+    #[test]
+    fn forged_discoveries_make_room_for_a_neighbour_once_nobody_answered() {
+        let (now, mut known) = (Instant::now(), Known::default());
+        let at = |n: u32| address(&format!("/ip4/10.0.0.1/tcp/{n}"));
+        for n in 0..1000 {
+            known.found(PeerId::random(), at(n), false, now);
+        }
+        let neighbour = PeerId::random();
+        known.found(neighbour, at(1), false, now);
+        assert!(
+            known.entries.iter().all(|entry| entry.peer != Some(neighbour)),
+            "nothing is known against any of them"
+        );
+        for (opts, named) in known.due(now) {
+            assert!(!named);
+            known.failed(opts.connection_id(), now);
+        }
+        known.found(neighbour, at(1), false, now);
+        assert!(known.entries.iter().any(|entry| entry.peer == Some(neighbour)));
+        assert_eq!(known.entries.len(), FOUND_MAX);
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl Network {
         state.announce_initial().await;
         let leave = Leave { network: self.clone(), local: state.local() };
         for peer in peers.iter().filter_map(peer_of) {
+            state.name(peer, true);
             self.connect(state.local(), peer);
         }
         tasks.spawn("memory swarm", run(leave, commands));

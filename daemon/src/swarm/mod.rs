@@ -21,8 +21,11 @@
 //!
 //! # Bounds
 //! Everything a peer sends has a length, a count and a deadline: frames (`wire`), holdings and records (`Config`), streams of one
-//! peer (8 for blobs, 8 for claims, 8 for questions of a group, 64 in all), connections (400; 4 of one peer; 16 of one IPv4 address, 64 of one IPv6 network), 32 adverts a minute, and a silence deadline in bodies.
-//! BLAKE2B cannot be checked by pieces, so a liar costs at most the blob's size in bytes once; then it is banned.
+//! peer (8 for blobs, 8 for claims, 8 for questions of a group, 64 in all), 32 adverts a minute, and a pace in bodies of both directions.
+//! What all peers share (connections, streams, uploads, answers, holdings, records) is divided by class, origin and identity
+//! ([`crate::budget`]): a house full of strangers keeps nobody out whom the user named.
+//! BLAKE2B cannot be checked by pieces, so a liar costs at most the blob's size in bytes once; then it is banned, or asked last if
+//! the user named it.
 //!
 //! **Invariant:** `event_loop` alone owns the libp2p swarm. No lock is held across an await.
 
@@ -39,6 +42,8 @@ mod conformance;
 mod dht;
 mod dialogue;
 mod event_loop;
+#[cfg(test)]
+mod full_house;
 mod gate;
 mod group;
 mod have;
@@ -47,10 +52,13 @@ mod identity;
 mod known;
 mod memory;
 mod peers;
+mod reach;
 mod records;
 mod scores;
+mod standing;
 mod state;
 mod streams;
+mod told;
 mod transport;
 pub mod wire;
 
@@ -65,6 +73,7 @@ pub use peers::PeerInfo;
 pub use scores::Offence;
 pub use wire::Topic;
 
+use crate::budget::Who;
 use crate::tasks::Tasks;
 use futures::future::BoxFuture;
 use state::{Command, State};
@@ -74,6 +83,12 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tree::digest::Digest;
 use wire::Key;
+
+/// Of the addresses that somebody at these places told, those that may be dialled.
+#[must_use]
+pub fn believable(told: &[Multiaddr], teller: &[Multiaddr]) -> Vec<Multiaddr> {
+    told.iter().filter(|address| reach::may_tell(teller, address)).cloned().collect()
+}
 
 /// Bytes that can be read at any place. Called from the blocking pool.
 pub trait ReadAt: Send + Sync + 'static {
@@ -175,7 +190,7 @@ impl Swarm {
             answered.await.unwrap_or_default()
         };
         let found = tokio::time::timeout(deadline, asked).await.unwrap_or_default();
-        self.state.best_first(found)
+        self.state.best_first(self.state.believable(found))
     }
 
     /// Tells connected peers at once and the DHT in the background that these are held: blobs, or claims on these fingerprints.
@@ -298,7 +313,25 @@ impl Swarm {
         self.state.command(Command::Part(peer)).await;
     }
 
-    /// Remembers an offence. A peer that is banned by it is disconnected, and neither asked nor let in for a while.
+    /// Remembers bytes that were what the digest says, and came from this peer alone.
+    pub fn praise(&self, peer: PeerId) {
+        self.state.praise(peer);
+    }
+
+    /// Who a peer is to the budgets of this machine.
+    #[must_use]
+    pub fn who(&self, peer: &PeerId) -> Who {
+        self.state.who(peer)
+    }
+
+    /// Whether a peer did so badly of late that others should be asked first.
+    #[must_use]
+    pub fn is_doubted(&self, peer: &PeerId) -> bool {
+        self.state.is_doubted(peer)
+    }
+
+    /// Remembers an offence. A peer that is banned by it is disconnected, and neither asked nor let in for a while; whom the user
+    /// named never is.
     pub fn blame(&self, peer: PeerId, offence: Offence) {
         self.state.blame(peer, offence);
     }

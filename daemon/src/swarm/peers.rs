@@ -3,10 +3,13 @@
 use super::config::Config;
 use super::holdings::PeerHoldings;
 use super::records::lock;
-use super::scores::{Offence, Scores, Traffic};
-use super::state::{Command, Protocol, State};
+use super::scores::{Scores, Traffic};
+use super::state::{Protocol, State};
 use super::streams::Pipe;
 use super::wire::{BlobRequest, ClaimsRequest, GroupRequest, Have, Key};
+use crate::budget::{Class, Limits, Shares, Who};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ const IDLE_STREAMS_MAX: usize = 8;
 const IDLE_STREAM_LIFE: Duration = Duration::from_secs(45);
 /// Streams on which one peer may tell what it holds: the old and the new one while it connects again.
 const HAVE_STREAMS_MAX: u32 = 2;
+/// Adverts of a peer in a minute that are looked at, however many come from its origin.
+const ADVERTS_HEEDED: u32 = 4;
 /// Adverts taken from one peer in a minute.
 const ADVERTS_PER_MINUTE_MAX: u32 = 32;
 /// The longest agent text kept, in characters.
@@ -67,6 +72,8 @@ pub(super) struct Joined {
 struct Peer {
     joined: Joined,
     held: PeerHoldings,
+    /// For whom what it holds is counted, and how much that is.
+    counted: Option<(Who, u64)>,
     rtt: Option<Duration>,
     traffic: Arc<Traffic>,
     /// The number of the task that tells this peer what we hold.
@@ -90,11 +97,11 @@ struct Idle {
     pipe: Pipe,
 }
 
-#[derive(Default)]
 pub(super) struct Table {
     peers: HashMap<PeerId, Peer>,
     scores: Scores,
-    held_total: usize,
+    /// What all hold.
+    held: Shares,
     have_streams: u64,
     tellers: u64,
 }
@@ -157,8 +164,9 @@ impl State {
         let gone = {
             let mut table = lock(&self.table);
             let gone = table.peers.remove(peer);
-            let held = gone.as_ref().map_or(0, |known| known.held.len());
-            table.held_total = table.held_total.saturating_sub(held);
+            if let Some((who, count)) = gone.as_ref().and_then(|known| known.counted) {
+                table.held.give_back(&who, count);
+            }
             gone
         };
         drop(gone); // Its idle streams close outside the lock.
@@ -175,46 +183,58 @@ impl State {
         }
     }
 
-    /// A peer opened a stream: serves it in a task of its own.
+    /// A peer opened a stream: serves it in a task of its own, as long as it has a place among the streams of all.
     pub(super) fn inbound(self: &Arc<Self>, peer: PeerId, protocol: Protocol, pipe: Pipe) {
+        let Some(place) = self.streams().enter_or_push(self.who(&peer)) else {
+            return tracing::debug!(%peer, ?protocol, "too many streams of strangers");
+        };
+        let (name, work) = self.serving(peer, protocol, pipe);
+        self.tasks().spawn(name, async move {
+            tokio::select! {
+                () = place.ended() => tracing::debug!(%peer, ?protocol, "a stream gave way to another one"),
+                () = work => {}
+            }
+        });
+    }
+
+    /// What is done on a stream that a peer opened.
+    fn serving(
+        self: &Arc<Self>,
+        peer: PeerId,
+        protocol: Protocol,
+        pipe: Pipe,
+    ) -> (&'static str, BoxFuture<'static, ()>) {
         let state = Arc::clone(self);
         match protocol {
-            Protocol::Blob => self.tasks().spawn("swarm blob", super::asking::serve::<BlobRequest>(state, peer, pipe)),
-            Protocol::Claims => {
-                self.tasks().spawn("swarm claims", super::asking::serve::<ClaimsRequest>(state, peer, pipe));
+            Protocol::Blob => ("swarm blob", super::asking::serve::<BlobRequest>(state, peer, pipe).boxed()),
+            Protocol::Claims => ("swarm claims", super::asking::serve::<ClaimsRequest>(state, peer, pipe).boxed()),
+            Protocol::Group => ("swarm group", super::asking::serve::<GroupRequest>(state, peer, pipe).boxed()),
+            Protocol::Build => {
+                let place = state.places(&peer, protocol).and_then(|places| places.try_acquire_owned().ok());
+                let heard = async move {
+                    match place {
+                        Some(_place) => state.holdings().converse(peer, super::Dialogue::new(pipe)).await,
+                        None => tracing::debug!(%peer, "too many dialogues"),
+                    }
+                };
+                ("swarm dialogue", heard.boxed())
             }
-            Protocol::Group => {
-                self.tasks().spawn("swarm group", super::asking::serve::<GroupRequest>(state, peer, pipe));
-            }
-            Protocol::Build => match state.places(&peer, protocol).map(Semaphore::try_acquire_owned) {
-                Some(Ok(place)) => {
-                    let heard = state.holdings().converse(peer, super::Dialogue::new(pipe));
-                    self.tasks().spawn("swarm dialogue", async move {
-                        heard.await;
-                        drop(place);
-                    });
-                }
-                _ => tracing::debug!(%peer, "too many dialogues"),
-            },
-            Protocol::Advert => self.tasks().spawn("swarm advert", super::announce::receive(state, peer, pipe)),
+            Protocol::Advert => ("swarm advert", super::announce::receive(state, peer, pipe).boxed()),
             Protocol::Have => {
                 // Who tells is told, but only a peer we would also give blobs to: what this machine holds is nobody else's
                 // business, and of no use to them.
                 if self.config().exchange && self.serves(&peer) {
                     self.tell_peer(peer);
                 }
-                self.tasks().spawn("swarm heard", super::have::hear(state, peer, pipe));
+                ("swarm heard", super::have::hear(state, peer, pipe).boxed())
             }
         }
     }
 
     /// Whether blobs and claims are given to this peer.
     pub(super) fn serves(&self, peer: &PeerId) -> bool {
-        let now = Instant::now();
-        let member = self.holdings().is_member(peer);
-        let table = lock(&self.table);
-        let near = member || table.peers.get(peer).is_some_and(|known| known.joined.lan || known.joined.listed);
-        (near || self.config().serve_wan) && !table.scores.is_banned(peer, now)
+        let near = lock(&self.table).peers.get(peer).is_some_and(|known| known.joined.lan);
+        (near || self.config().serve_wan || self.is_named(peer)) && !self.is_banned(peer)
     }
 
     /// The places for streams on which a peer asks, idle ones included. None for a peer that is gone, and for protocols of which it
@@ -239,8 +259,16 @@ impl State {
         if now.saturating_duration_since(known.adverts_since) >= Duration::from_secs(60) {
             (known.adverts, known.adverts_since) = (0, now);
         }
-        known.adverts += 1;
+        known.adverts = known.adverts.saturating_add(1);
         known.adverts <= ADVERTS_PER_MINUTE_MAX
+    }
+
+    /// Whether an advert of a peer is looked at: its first ones always, so that the many of an origin leave something to the few.
+    pub(super) fn advert_heeded(&self, peer: &PeerId) -> bool {
+        let first = lock(&self.table).peers.get(peer).is_some_and(|known| known.adverts <= ADVERTS_HEEDED);
+        let who = self.who(peer);
+        let allowed = self.advert_allowed_from(who.origin);
+        first || allowed || who.class == Class::Named
     }
 
     /// Where a connected peer says it listens.
@@ -267,20 +295,14 @@ impl State {
     }
 
     /// Takes what a peer said. False when another stream has taken over or the peer is gone.
+    ///
+    /// A long change is merged outside of the lock that everybody needs: in that moment the peer is not known to hold anything.
     pub(super) fn heard(&self, peer: &PeerId, number: u64, have: Have) -> bool {
-        let counts = {
-            let mut table = lock(&self.table);
-            let total = table.held_total;
-            let Some(known) = table.peers.get_mut(peer).filter(|known| known.have_stream == number) else {
-                return false;
-            };
-            let before = known.held.len();
-            let free = self.config().holdings_max.saturating_sub(total.saturating_sub(before));
-            known.held.apply(have, self.config().holdings_per_peer_max.min(free));
-            let after = known.held.len();
-            table.held_total = total.saturating_sub(before) + after;
-            true
-        };
+        let who = self.who(peer);
+        let taken = lock(&self.table).take_held(peer, number, who);
+        let Some((mut held, room)) = taken else { return false };
+        held.apply(have, room.min(self.config().holdings_per_peer_max));
+        let counts = lock(&self.table).put_held(peer, number, held);
         self.changed();
         counts
     }
@@ -297,23 +319,16 @@ impl State {
     pub(super) fn not_held(&self, peer: &PeerId, key: &Key) {
         let mut table = lock(&self.table);
         let Some(known) = table.peers.get_mut(peer) else { return };
-        let before = known.held.len();
         known.held.remove(key.prefix());
-        let fewer = before - known.held.len();
-        table.held_total = table.held_total.saturating_sub(fewer);
     }
 
     pub(super) fn holders(&self, key: &Key) -> Vec<PeerId> {
         let prefix = key.prefix();
         let table = lock(&self.table);
         let holding = table.peers.iter().filter(|(_, known)| known.held.contains(prefix)).map(|(peer, _)| *peer);
-        table.best_first(holding.collect())
-    }
-
-    /// Without the banned and ourselves, best score first.
-    pub(super) fn best_first(&self, mut peers: Vec<PeerId>) -> Vec<PeerId> {
-        peers.retain(|peer| *peer != self.local());
-        lock(&self.table).best_first(peers)
+        let holding = holding.collect();
+        drop(table);
+        self.best_first(holding)
     }
 
     // Streams and scores.
@@ -351,23 +366,6 @@ impl State {
         lock(&self.table).scores.traffic(peer, Instant::now())
     }
 
-    pub(super) fn praise(&self, peer: PeerId) {
-        lock(&self.table).scores.praise(peer, Instant::now());
-    }
-
-    pub(super) fn blame(&self, peer: PeerId, offence: Offence) {
-        let banned = lock(&self.table).scores.blame(peer, offence, Instant::now());
-        tracing::debug!(%peer, ?offence, banned, "blamed");
-        if banned {
-            self.try_command(Command::Shun(peer));
-        }
-        self.changed();
-    }
-
-    pub(super) fn is_banned(&self, peer: &PeerId) -> bool {
-        lock(&self.table).scores.is_banned(peer, Instant::now())
-    }
-
     pub(super) fn connected(&self) -> usize {
         lock(&self.table).peers.len()
     }
@@ -387,6 +385,7 @@ impl Peer {
         Self {
             joined,
             held: PeerHoldings::default(),
+            counted: None,
             rtt: None,
             traffic,
             told: None,
@@ -404,16 +403,60 @@ impl Peer {
 }
 
 impl Table {
-    fn best_first(&self, mut peers: Vec<PeerId>) -> Vec<PeerId> {
-        let now = Instant::now();
-        peers.retain(|peer| !self.scores.is_banned(peer, now));
-        peers.sort_by_cached_key(|peer| {
-            let known = self.peers.get(peer);
-            let far = !known.is_some_and(|known| known.joined.lan);
-            let rtt = known.and_then(|known| known.rtt).unwrap_or(Duration::MAX);
-            (far, std::cmp::Reverse(self.scores.score(peer, now)), rtt)
-        });
-        peers
+    pub(super) fn new(holdings_max: usize) -> Self {
+        let all = u64::try_from(holdings_max).unwrap_or(u64::MAX);
+        // A full mirror holds about 80 000 files; a stranger may have three times as much to tell, and the named all there is.
+        let held = Limits { origin: all / 8, identity: all / 32, ..Limits::of(all) };
+        Self { peers: HashMap::new(), scores: Scores::default(), held: Shares::new(held), have_streams: 0, tellers: 0 }
+    }
+
+    /// What a peer holds, to be changed outside of the lock, and how much it may be.
+    fn take_held(&mut self, peer: &PeerId, number: u64, who: Who) -> Option<(PeerHoldings, usize)> {
+        let known = self.peers.get_mut(peer).filter(|known| known.have_stream == number)?;
+        let (was, count) = known.counted.unwrap_or((who, 0));
+        self.held.give_back(&was, count);
+        let room = self.held.room(&who);
+        self.held.take(&who, count);
+        known.counted = Some((who, count));
+        Some((std::mem::take(&mut known.held), usize::try_from(room).unwrap_or(usize::MAX)))
+    }
+
+    /// Puts it back, changed.
+    fn put_held(&mut self, peer: &PeerId, number: u64, held: PeerHoldings) -> bool {
+        let Some(known) = self.peers.get_mut(peer).filter(|known| known.have_stream == number) else { return false };
+        if let Some((who, count)) = known.counted {
+            let now = u64::try_from(held.len()).unwrap_or(u64::MAX);
+            self.held.give_back(&who, count);
+            self.held.take(&who, now);
+            known.counted = Some((who, now));
+        }
+        known.held = held;
+        true
+    }
+
+    pub(super) fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    pub(super) fn scores_mut(&mut self) -> &mut Scores {
+        &mut self.scores
+    }
+
+    /// Whether the user named this peer, as far as is known here.
+    pub(super) fn is_listed(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|known| known.joined.listed)
+    }
+
+    /// Where a peer is connected from, or was dialled.
+    pub(super) fn address(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.peers.get(peer).map(|known| &known.joined.address)
+    }
+
+    /// Whether a peer is on the local network, and its round trip.
+    pub(super) fn nearness(&self, peer: &PeerId) -> (bool, Duration) {
+        let known = self.peers.get(peer);
+        let rtt = known.and_then(|known| known.rtt).unwrap_or(Duration::MAX);
+        (known.is_some_and(|known| known.joined.lan), rtt)
     }
 
     fn info(&self, peer: PeerId, known: &Peer, now: Instant) -> PeerInfo {
@@ -435,7 +478,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::{Held, Holdings};
+    use crate::swarm::{Held, Holdings, Offence};
     use crate::tasks::Tasks;
     use tree::digest::Digest;
 
@@ -478,7 +521,7 @@ mod tests {
     fn what_peers_hold_is_bounded_over_all_of_them() {
         let state =
             state(Config { exchange: false, holdings_max: 100, holdings_per_peer_max: 80, ..Config::default() });
-        let peers = [peer(&state, true, false), peer(&state, true, false)];
+        let peers = [peer(&state, true, true), peer(&state, true, true)];
         let list = || Have::Snapshot { first: true, prefixes: (0..1000).collect() };
         for peer in &peers {
             let number = state.have_stream(peer).unwrap();
@@ -487,7 +530,21 @@ mod tests {
         }
         assert_eq!(peers.map(|peer| lock(&state.table).peers[&peer].held.len()), [80, 20]);
         state.left(&peers[0]);
-        assert_eq!(lock(&state.table).held_total, 20);
+        assert_eq!(lock(&state.table).held.len(), 20);
+    }
+
+    #[test]
+    fn strangers_that_claim_everything_leave_room_for_what_the_others_hold() {
+        let state = state(Config { exchange: false, holdings_max: 3200, ..Config::default() });
+        let tell = |peer: &PeerId| {
+            let number = state.have_stream(peer).unwrap();
+            assert!(state.heard(peer, number, Have::Snapshot { first: true, prefixes: (0..5000).collect() }));
+            lock(&state.table).peers[peer].held.len()
+        };
+        let crowd: Vec<usize> = (0..64).map(|_| tell(&peer(&state, true, false))).collect();
+        assert_eq!((crowd[0], crowd.iter().sum::<usize>()), (100, 400), "of one origin");
+        let listed = peer(&state, true, true);
+        assert_eq!(tell(&listed), 2800);
     }
 
     #[test]
@@ -559,6 +616,16 @@ mod tests {
         assert!(agent.len() <= AGENT_LENGTH_MAX && !agent.contains('\u{1b}'));
         let allowed = (0..100).filter(|_| state.advert_allowed(&peer)).count();
         assert_eq!(allowed, 32);
+    }
+
+    #[test]
+    fn many_of_one_origin_leave_adverts_to_the_few_and_the_named_always_have_theirs() {
+        let state = state(Config { exchange: false, ..Config::default() });
+        let heeded =
+            |peer: &PeerId| (0..32).filter(|_| state.advert_allowed(peer) && state.advert_heeded(peer)).count();
+        let crowd: Vec<usize> = (0..100).map(|_| heeded(&peer(&state, true, false))).collect();
+        assert_eq!((crowd[0], crowd[99]), (32, 4));
+        assert_eq!(heeded(&peer(&state, true, true)), 32);
     }
 
     #[test]

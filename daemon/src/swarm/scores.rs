@@ -11,6 +11,8 @@ use tokio::time::Instant;
 const REMEMBERED_MAX: usize = 4096;
 /// Points at which a peer is banned.
 const POINTS_BAN: u32 = 100;
+/// More points than these are not counted, so that a peer that is never banned can be forgiven within a day.
+const POINTS_MAX: u32 = 10_000;
 /// Points fall by half in this time, so that an old hiccup is forgiven.
 const POINTS_HALF_LIFE: Duration = Duration::from_secs(600);
 /// The first ban; each further one is twice as long.
@@ -20,17 +22,21 @@ const BAN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Good deeds count up to here, so that a long friendship cannot outweigh a lie.
 const GOOD_MAX: u32 = 50;
 
-/// What a peer did wrong.
+/// What a peer did wrong, or not well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Offence {
     /// It sent bytes that do not match the digest: a ban at once.
     WrongBytes,
-    /// It fell silent in the middle of a body or did not answer in time.
+    /// It fell silent in the middle of a body.
     Stalled,
-    /// It broke the connection, or what it said was no message of ours.
+    /// What it said was no message of ours, or it ended a body before the size it had said.
     Broken,
-    /// It would not serve.
+    /// It sent less than others would.
+    Slow,
+    /// It would not serve, or not now.
     Refused,
+    /// It did not answer in time, or the connection to it ended.
+    Failing,
 }
 
 impl Offence {
@@ -39,7 +45,18 @@ impl Offence {
             Self::WrongBytes => POINTS_BAN,
             Self::Stalled => 20,
             Self::Broken => 10,
+            Self::Slow | Self::Failing => 5,
             Self::Refused => 2,
+        }
+    }
+
+    /// Whether it shows that the peer means ill or is broken, and leads to a ban. What may as well be the network's doing, or what
+    /// another said of the peer, only lowers its rank.
+    #[must_use]
+    pub fn is_proven(self) -> bool {
+        match self {
+            Self::WrongBytes | Self::Stalled | Self::Broken => true,
+            Self::Slow | Self::Refused | Self::Failing => false,
         }
     }
 }
@@ -71,7 +88,10 @@ impl Traffic {
 
 #[derive(Debug)]
 struct Entry {
+    /// Of proven offences.
     points: u32,
+    /// Of all the others.
+    demerits: u32,
     points_at: Instant,
     good: u32,
     bans: u32,
@@ -84,6 +104,7 @@ impl Entry {
     fn new(now: Instant) -> Self {
         Self {
             points: 0,
+            demerits: 0,
             points_at: now,
             good: 0,
             bans: 0,
@@ -93,9 +114,15 @@ impl Entry {
         }
     }
 
-    fn points_now(&self, now: Instant) -> u32 {
+    /// What is left of points by now.
+    fn left(&self, points: u32, now: Instant) -> u32 {
         let halvings = now.saturating_duration_since(self.points_at).as_secs() / POINTS_HALF_LIFE.as_secs();
-        u32::try_from(halvings).ok().and_then(|n| self.points.checked_shr(n)).unwrap_or(0)
+        u32::try_from(halvings).ok().and_then(|n| points.checked_shr(n)).unwrap_or(0)
+    }
+
+    /// All points by now, proven or not.
+    fn points_now(&self, now: Instant) -> u32 {
+        self.left(self.points, now).saturating_add(self.left(self.demerits, now))
     }
 
     fn is_banned(&self, now: Instant) -> bool {
@@ -127,13 +154,18 @@ impl Scores {
         }
     }
 
-    /// Remembers an offence. True when the peer is banned by it (now, if it was not before).
-    pub(super) fn blame(&mut self, peer: PeerId, offence: Offence, now: Instant) -> bool {
+    /// Remembers an offence. True when the peer is banned by it (now, if it was not before), which `may_ban` allows.
+    pub(super) fn blame(&mut self, peer: PeerId, offence: Offence, may_ban: bool, now: Instant) -> bool {
         let entry = self.entry(peer, now);
-        entry.points = entry.points_now(now).saturating_add(offence.points());
+        (entry.points, entry.demerits) = (entry.left(entry.points, now), entry.left(entry.demerits, now));
+        let kind = if offence.is_proven() { &mut entry.points } else { &mut entry.demerits };
+        *kind = kind.saturating_add(offence.points()).min(POINTS_MAX);
         entry.points_at = now;
-        entry.blamed = entry.blamed.saturating_add(1);
-        if entry.points < POINTS_BAN || entry.is_banned(now) {
+        entry.blamed = entry.blamed.saturating_add(u32::from(offence.is_proven()));
+        if offence == Offence::WrongBytes {
+            entry.good = 0;
+        }
+        if entry.points < POINTS_BAN || entry.is_banned(now) || !may_ban {
             return false;
         }
         let factor = 1_u32.checked_shl(entry.bans).unwrap_or(u32::MAX);
@@ -144,10 +176,15 @@ impl Scores {
         true
     }
 
-    /// Remembers a body that arrived whole.
+    /// Remembers bytes that were what the digest says.
     pub(super) fn praise(&mut self, peer: PeerId, now: Instant) {
         let entry = self.entry(peer, now);
         entry.good = entry.good.saturating_add(1).min(GOOD_MAX);
+    }
+
+    /// Whether the peer brought bytes that were right, and none that were wrong since.
+    pub(super) fn is_good(&self, peer: &PeerId) -> bool {
+        self.entries.get(peer).is_some_and(|entry| entry.good > 0)
     }
 
     pub(super) fn is_banned(&self, peer: &PeerId, now: Instant) -> bool {
@@ -178,7 +215,7 @@ mod tests {
         let (mut scores, peer, mut now) = (Scores::default(), PeerId::random(), Instant::now());
         let mut last = Duration::ZERO;
         for _ in 0..12 {
-            assert!(scores.blame(peer, Offence::WrongBytes, now));
+            assert!(scores.blame(peer, Offence::WrongBytes, true, now));
             let mut banned = Duration::ZERO;
             while scores.is_banned(&peer, now) {
                 now += BAN_FIRST;
@@ -193,21 +230,38 @@ mod tests {
     #[test]
     fn a_hiccup_is_forgiven_but_a_series_is_not() {
         let (mut scores, peer, now) = (Scores::default(), PeerId::random(), Instant::now());
-        assert!(!scores.blame(peer, Offence::Stalled, now));
+        assert!(!scores.blame(peer, Offence::Stalled, true, now));
         assert_eq!(scores.score(&peer, now), -20);
         assert_eq!(scores.score(&peer, now + POINTS_HALF_LIFE), -10);
         assert_eq!(scores.score(&peer, now + POINTS_HALF_LIFE * 40), 0);
-        let banned = (0..4).filter(|_| scores.blame(peer, Offence::Stalled, now)).count();
+        let banned = (0..4).filter(|_| scores.blame(peer, Offence::Stalled, true, now)).count();
         assert_eq!(banned, 1);
         assert!(scores.is_banned(&peer, now));
         assert_eq!(scores.blamed(&peer), 5);
     }
 
     #[test]
+    fn what_is_not_proven_never_bans_and_one_who_may_not_be_banned_falls_and_rises_again() {
+        let (mut scores, peer, now) = (Scores::default(), PeerId::random(), Instant::now());
+        for offence in [Offence::Slow, Offence::Refused, Offence::Failing] {
+            assert!(!(0..1000).any(|_| scores.blame(peer, offence, true, now)));
+        }
+        let low = scores.score(&peer, now);
+        assert!(low < -1000 && !scores.is_banned(&peer, now));
+        assert!(!(0..1000).any(|_| scores.blame(peer, Offence::WrongBytes, false, now)));
+        assert!(scores.score(&peer, now) < low && !scores.is_banned(&peer, now));
+        assert_eq!(scores.score(&peer, now + Duration::from_secs(24 * 3600)), 0);
+        scores.praise(peer, now);
+        assert!(scores.is_good(&peer));
+        scores.blame(peer, Offence::WrongBytes, false, now);
+        assert!(!scores.is_good(&peer));
+    }
+
+    #[test]
     fn memory_is_bounded_and_the_banned_are_forgotten_last() {
         let (mut scores, now) = (Scores::default(), Instant::now());
         let liar = PeerId::random();
-        scores.blame(liar, Offence::WrongBytes, now);
+        scores.blame(liar, Offence::WrongBytes, true, now);
         for _ in 0..REMEMBERED_MAX + 50 {
             scores.praise(PeerId::random(), now);
         }

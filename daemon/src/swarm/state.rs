@@ -7,9 +7,11 @@ use super::config::Config;
 use super::holdings::{Announced, deltas};
 use super::peers::Table;
 use super::records::{Records, lock};
+use super::standing::Standing;
 use super::streams::Pipe;
 use super::wire::{Have, Key};
 use super::{Held, Holdings};
+use crate::budget::{Limits, Origin, Places, Rates};
 use crate::tasks::Tasks;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::BTreeSet;
@@ -17,12 +19,20 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tree::digest::Digest;
 
 /// Commands that may wait for the event loop.
 const COMMANDS_MAX: usize = 256;
+/// A connection on which its peer asked nothing for so long makes room for another one, where there is none.
+const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(5);
+/// Streams that peers have open here: a frame of 256 KiB in each is 256 MiB.
+const STREAMS: Limits = Limits { all: 1024, unnamed: 768, strangers: 512, origin: 256, identity: 32 };
+/// Adverts taken from one origin in a minute: each costs some 10 ms at most.
+const ADVERTS_PER_ORIGIN_MAX: u32 = 128;
+/// Origins whose adverts are counted in a minute.
+const ADVERT_ORIGINS_MAX: usize = 4096;
 /// Changes of holdings that may wait for a slow peer; one that misses some is told the whole list again.
 const DELTAS_MAX: usize = 256;
 
@@ -41,6 +51,16 @@ pub(super) enum Protocol {
     Have,
     /// Records for the DHT.
     Advert,
+}
+
+/// Two thirds for strangers, half of these for one origin; a sixth that only those have whom the user named.
+fn connections(all: u32) -> Limits {
+    let all = u64::from(all);
+    Limits { all, unnamed: all * 5 / 6, strangers: all * 2 / 3, origin: all / 3, identity: 4 }
+}
+
+fn places(all: usize) -> Places {
+    Places::new(Limits::of(u64::try_from(all).unwrap_or(u64::MAX)), Duration::MAX)
 }
 
 /// What the network is asked to do; the libp2p event loop and the in-memory network both understand it.
@@ -82,9 +102,13 @@ pub(super) struct State {
     pub(super) pending: Pending,
     deltas: broadcast::Sender<Arc<Have>>,
     listens: Mutex<Vec<Multiaddr>>,
-    uploads: Arc<Semaphore>,
-    claim_answers: Semaphore,
-    group_answers: Semaphore,
+    standing: Mutex<Standing>,
+    connections: Places,
+    streams: Places,
+    uploads: Places,
+    claim_answers: Places,
+    group_answers: Places,
+    adverts: Mutex<Rates<Origin>>,
     upload_free_at: Mutex<Instant>,
     routing: AtomicUsize,
     changes: watch::Sender<u64>,
@@ -103,15 +127,19 @@ impl State {
             holdings,
             tasks: tasks.clone(),
             commands,
-            table: Mutex::default(),
+            table: Mutex::new(Table::new(config.holdings_max)),
             announced: Arc::default(),
             records: Arc::new(Mutex::new(Records::new(config.records_max, config.records_per_peer_max))),
             pending: Pending::default(),
             deltas: broadcast::channel(DELTAS_MAX).0,
             listens: Mutex::default(),
-            uploads: Arc::new(Semaphore::new(config.uploads_max)),
-            claim_answers: Semaphore::new(config.claim_answers_max),
-            group_answers: Semaphore::new(config.group_answers_max),
+            standing: Mutex::default(),
+            connections: Places::new(connections(config.connections_max), CONNECTION_IDLE_MAX),
+            streams: Places::new(STREAMS, Duration::MAX),
+            uploads: places(config.uploads_max),
+            claim_answers: places(config.claim_answers_max),
+            group_answers: places(config.group_answers_max),
+            adverts: Mutex::new(Rates::new(ADVERTS_PER_ORIGIN_MAX, ADVERT_ORIGINS_MAX)),
             upload_free_at: Mutex::new(Instant::now()),
             routing: AtomicUsize::new(0),
             changes: watch::channel(0).0,
@@ -132,16 +160,34 @@ impl State {
         &self.tasks
     }
 
-    pub(super) fn uploads(&self) -> &Arc<Semaphore> {
+    pub(super) fn standing(&self) -> &Mutex<Standing> {
+        &self.standing
+    }
+
+    pub(super) fn connections(&self) -> &Places {
+        &self.connections
+    }
+
+    /// Streams that peers opened.
+    pub(super) fn streams(&self) -> &Places {
+        &self.streams
+    }
+
+    pub(super) fn uploads(&self) -> &Places {
         &self.uploads
     }
 
-    pub(super) fn claim_answers(&self) -> &Semaphore {
+    pub(super) fn claim_answers(&self) -> &Places {
         &self.claim_answers
     }
 
-    pub(super) fn group_answers(&self) -> &Semaphore {
+    pub(super) fn group_answers(&self) -> &Places {
         &self.group_answers
+    }
+
+    /// Counts one advert; false when its origin sends too many.
+    pub(super) fn advert_allowed_from(&self, origin: Origin) -> bool {
+        lock(&self.adverts).allow(origin, Instant::now())
     }
 
     pub(super) fn holdings(&self) -> &dyn Holdings {

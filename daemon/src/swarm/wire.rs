@@ -30,6 +30,9 @@ pub const ADVERT_KEYS_MAX: usize = 8192;
 /// A frame that has begun must end in this time, so that half-sent ones do not pile up.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// A frame is read in parts of so many bytes.
+const FRAME_PART_BYTES: usize = 16 * 1024;
+
 /// Where a digest lives in the DHT: its first 32 bytes. Who finds a provider still checks the whole digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; KEY_BYTES]);
@@ -120,6 +123,23 @@ pub enum Have {
         /// Prefixes no longer held.
         removed: Vec<u32>,
     },
+}
+
+impl Have {
+    /// How many prefixes it names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Snapshot { prefixes, .. } => prefixes.len(),
+            Self::Delta { added, removed } => added.len().saturating_add(removed.len()),
+        }
+    }
+
+    /// Whether it names none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Asks the receiver to keep, or to drop, provider records that name the sender.
@@ -222,10 +242,21 @@ pub(super) async fn read_frame<M: Message>(stream: &mut (impl AsyncRead + Unpin)
     if length > M::LENGTH_MAX {
         return Err(FrameError::TooLong { length, max: M::LENGTH_MAX });
     }
-    let mut bytes = vec![0; length];
-    let read = tokio::time::timeout(FRAME_TIME_MAX, stream.read_exact(&mut bytes)).await;
-    read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(FrameError::Stream)?;
+    let read = tokio::time::timeout(FRAME_TIME_MAX, read_body(stream, length)).await;
+    let bytes = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(FrameError::Stream)?;
     Ok(M::decode(&bytes)?)
+}
+
+/// The bytes of a frame. Memory is taken as they come, not as they are promised.
+async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let come = bytes.len();
+        bytes.resize(length.min(come + FRAME_PART_BYTES), 0);
+        let room = bytes.get_mut(come..).unwrap_or_default();
+        stream.read_exact(room).await?;
+    }
+    Ok(bytes)
 }
 
 /// Writes one message and flushes. Cancel safe: no.

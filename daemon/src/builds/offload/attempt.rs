@@ -101,7 +101,8 @@ impl Giving<'_> {
             fingerprint: ByteBuf::from(recipe.fingerprint().as_bytes().as_slice()),
             recipe: recipe.text().to_owned(),
             domain: ByteBuf::from(self.captured.digest().as_bytes().as_slice()),
-            domain_size: self.captured.record.len() as u64,
+            // Within its bound, as it was captured.
+            domain_size: (self.captured.record.len() as u64).try_into().unwrap_or_default(),
             arch: value("ARCH"),
             chost: value("CHOST"),
         }
@@ -176,7 +177,7 @@ impl Giving<'_> {
             }
             ToClient::Refused { code, reason, lines } => Some(Outcome::Refused { code, reason, lines }),
             ToClient::Failed { phase, reason, tail, ebuild } => Some(Outcome::Failed { phase, reason, tail, ebuild }),
-            ToClient::Done { claim } => Some(match SignedClaim::try_from(claim.as_slice()) {
+            ToClient::Done { claim } => Some(match SignedClaim::of_receipt(&claim, &self.domain.swarm.peer_id()) {
                 Ok(claim) => match self.wrong(peer, &claim) {
                     None => Outcome::Made(Box::new(claim)),
                     Some(why) => Outcome::Liar(why),

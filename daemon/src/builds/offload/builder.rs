@@ -3,14 +3,14 @@
 //! again gets what came of it.
 
 use super::difference::{differs, unplanned};
-use super::transfer::{TransferError, fetch_domain};
-use super::versions::{ROUNDS_MAX, masking, not_the_clients};
+use super::their_domain::TheirDomain;
+use super::versions::{ROUNDS_MAX, not_the_clients};
 use super::wire::{Code, LOG_BYTES_MAX, Offer, Said as _, ToBuilder, ToClient, VERSION};
 use super::{HEARTBEAT, SILENCE_MAX, guests};
 use crate::api_builds::{Job, JobState};
 use crate::binhost::{COMPILED_WITH, Origin, ask};
 use crate::blocking;
-use crate::builds::foreign::{Foreign, ForeignError};
+use crate::builds::foreign::ForeignError;
 use crate::builds::inside::Inside;
 use crate::builds::jobs::Entry;
 use crate::builds::local::is_of_machine;
@@ -18,10 +18,11 @@ use crate::builds::plan::{self, Plan};
 use crate::builds::recipe::Recipe;
 use crate::builds::{publish, with_causes, work};
 use crate::domain::Domain;
+use crate::gives::What;
 use crate::group::Role;
 use crate::swarm::{Dialogue, PeerId};
 use serde_bytes::ByteBuf;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ const LOG_PERIOD: Duration = Duration::from_millis(500);
 
 /// What an offer came to.
 enum Taken {
-    /// It was made before.
+    /// It was made before: the receipt.
     Made(Vec<u8>),
     Job(Arc<Entry>),
 }
@@ -54,7 +55,7 @@ pub(crate) async fn serve(domain: Arc<Domain>, client: PeerId, dialogue: Dialogu
     let last = match taken {
         None => return,
         Some(Err(refused)) => Some(refused),
-        Some(Ok(Taken::Made(claim))) => Some(ToClient::Done { claim: ByteBuf::from(claim) }),
+        Some(Ok(Taken::Made(receipt))) => Some(ToClient::Done { claim: ByteBuf::from(receipt) }),
         Some(Ok(Taken::Job(entry))) => line.follow(&domain, client, fingerprint, &entry).await,
     };
     if let Some(last) = last {
@@ -145,6 +146,9 @@ impl Line {
         fingerprint: Digest,
         entry: &Arc<Entry>,
     ) -> Option<ToClient> {
+        if !domain.announcer.shared().gives().may_give(What::Job(&entry.now()), &client) {
+            return Some(ToClient::refused(Code::Role, "this machine gives no builds here any more"));
+        }
         let _listening = domain.builds.offload.guests.listen(fingerprint, client);
         self.dialogue.say(ToClient::Accepted { job: entry.id() }.encode()).await.ok()?;
         let mut watched = entry.watch();
@@ -176,9 +180,8 @@ impl Line {
                     Word::Beat if self.beat().await => {}
                     Word::Beat | Word::Gone => return None,
                     Word::Cancel => {
-                        if domain.builds.offload.guests.leaves(&fingerprint, &client) && entry.now().client.is_some() {
-                            entry.cancel();
-                        }
+                        domain.builds.offload.guests.farewell(&fingerprint, &client);
+                        entry.cancel();
                         return None;
                     }
                 },
@@ -206,7 +209,7 @@ async fn read_log(job: &Job, from: u64) -> Vec<u8> {
 async fn ended(domain: &Arc<Domain>, client: PeerId, fingerprint: Digest, job: Job) -> ToClient {
     match job.state {
         JobState::Done => match made(domain, client, fingerprint).await {
-            Some(claim) => ToClient::Done { claim: ByteBuf::from(claim) },
+            Some(receipt) => ToClient::Done { claim: ByteBuf::from(receipt) },
             None => ToClient::failed("publish", "the package was made and is not here any more", &[], false),
         },
         JobState::Cancelled => {
@@ -226,15 +229,16 @@ fn is_ebuilds(phase: &str) -> bool {
     ["setup", "unpack", "prepare", "configure", "compile", "test", "install"].contains(&phase)
 }
 
-/// The claim on a package that this machine built itself, and the package given to the client.
+/// The receipt for a package that this machine built itself and that goes to this client: made for it, or this machine's own
+/// that its members are given. Who names a fingerprint has no right by that.
 async fn made(domain: &Arc<Domain>, client: PeerId, fingerprint: Digest) -> Option<Vec<u8>> {
     let looking = Arc::clone(domain);
     blocking::run(move || {
+        let gives = looking.announcer.shared().gives();
         let rows = looking.binhost.of_recipe(&fingerprint);
-        let row = rows.iter().find(|row| row.origin == Origin::Built && looking.store.contains(&row.digest))?;
-        let claim = publish::claim_of(&looking.builds.identity, row)?;
-        looking.announcer.shared().offer(row.digest, client);
-        Some(claim.as_bytes().to_vec())
+        let mut built = rows.iter().filter(|row| row.origin == Origin::Built && looking.store.contains(&row.digest));
+        let row = built.find(|row| gives.may_give(What::Package(row), &client))?;
+        Some(publish::receipt(&looking.builds.identity, row, client)?.as_bytes().to_vec())
     })
     .await
 }
@@ -246,23 +250,23 @@ async fn take(domain: &Arc<Domain>, client: PeerId, offer: &Offer, fingerprint: 
         let why = "this machine gives no builds here: its role is less than `build`";
         return Err(ToClient::refused(Code::Role, why));
     }
-    if let Some(claim) = made(domain, client, fingerprint).await {
-        return Ok(Taken::Made(claim));
+    if domain.config.offload.jobs_max == 0 {
+        return Err(ToClient::refused(Code::Role, "it builds for nobody: offload.jobs_max is 0 there"));
+    }
+    if let Some(receipt) = made(domain, client, fingerprint).await {
+        return Ok(Taken::Made(receipt));
     }
     let Some(place) = guests.place(&fingerprint, client) else {
-        let why = if domain.config.offload.jobs_max == 0 {
-            "it builds for nobody: offload.jobs_max is 0 there".to_owned()
-        } else {
-            format!("{} builds for others run or wait there already", guests.count())
-        };
+        let why = format!("{} builds for others run or wait there already", guests.count());
         return Err(ToClient::refused(Code::Busy, &why));
     };
-    // One for another machine that waits for the same, else this machine's own.
+    // Its own that goes on. What is made for this machine or another client by the same recipe is not for it to see.
     let open = domain.builds.jobs.open_of(&fingerprint);
-    if let Some(entry) = open.iter().find(|entry| entry.now().client.is_some()).or(open.first()) {
+    let gives = domain.announcer.shared().gives();
+    if let Some(entry) = open.into_iter().find(|entry| gives.may_give(What::Job(&entry.now()), &client)) {
         place.taken();
-        guests::keep(domain, entry, fingerprint);
-        return Ok(Taken::Job(Arc::clone(entry)));
+        guests::keep(domain, &entry, fingerprint, client);
+        return Ok(Taken::Job(entry));
     }
     fits(domain, offer).await?;
     let entry = begin(domain, client, offer, fingerprint).await?;
@@ -320,7 +324,7 @@ async fn begin(
     domain.tasks.spawn("begin for another machine", async move {
         let entry = work::begin(&beginning, &plan, index, false, super::On::Local).await;
         if let Ok(Some(entry)) = &entry {
-            guests::keep(&beginning, entry, fingerprint);
+            guests::keep(&beginning, entry, fingerprint, client);
         }
         let _gone = tell.send(entry);
     });
@@ -342,15 +346,16 @@ async fn plan(
 ) -> Result<(Plan, usize), ToClient> {
     let sandbox = domain.builds.sandbox().map_err(|error| ToClient::refused(Code::Hopeless, &error.to_string()))?;
     let atom = format!("={cpv}::{repo}");
+    let theirs = TheirDomain::of(domain, client, offer)?;
     let (mut masked, mut rounds) = (BTreeSet::new(), 0);
     loop {
-        let foreign = foreign(domain, client, offer, &masked).await?;
+        let foreign = theirs.laid_out(&masked).await?;
         let missing = foreign.missing.clone();
         if missing.contains(&offer.repo) {
             let missing = ForeignError::Repository { name: offer.repo.clone() };
             return Err(ToClient::refused(Code::Repository, &missing.to_string()));
         }
-        let inside = Inside::of_foreign(&domain.config, &foreign, domain.builds.path.clone());
+        let inside = Inside::of_foreign(&domain.config, &foreign, Vec::new(), domain.builds.path.clone());
         let plan = plan::plan_foreign(&sandbox, &inside, foreign, std::slice::from_ref(&atom)).await;
         let plan = plan.map_err(|error| unplanned(&error, &missing))?;
         let index = plan.packages.iter().position(|package| package.cpv == *cpv && package.asked);
@@ -368,44 +373,4 @@ async fn plan(
         tracing::debug!(%cpv, ?others, "planned again with the client's versions");
         masked.extend(others);
     }
-}
-
-/// The client's domain on this machine, with these versions masked besides.
-async fn foreign(
-    domain: &Arc<Domain>,
-    client: PeerId,
-    offer: &Offer,
-    masked: &BTreeSet<Cpv>,
-) -> Result<Arc<Foreign>, ToClient> {
-    let Ok(digest) = <[u8; 64]>::try_from(offer.domain.as_slice()).map(Digest::from_bytes) else {
-        return Err(ToClient::refused(Code::Domain, "the offer names no domain"));
-    };
-    if let Some(foreign) = domain.builds.offload.foreigners.get(&digest, &client).filter(|_| masked.is_empty()) {
-        return Ok(foreign);
-    }
-    let fetched = fetch_domain(domain, client, digest, offer.domain_size).await;
-    let (record, mut files) =
-        fetched.map_err(|error: TransferError| ToClient::refused(Code::Domain, &with_causes(&error)))?;
-    let (record, more) = masking(record, masked, |digest| files.get(digest).cloned());
-    files.extend(more);
-    let digest = Digest::of(&record.encode());
-    let laying = Arc::clone(domain);
-    let laid_out = blocking::run(move || {
-        let here: BTreeMap<String, PathBuf> = laying
-            .repositories
-            .list()
-            .iter()
-            .map(|repo| (repo.name.clone(), crate::builds::inside::absolute(repo.path.as_ref())))
-            .collect();
-        let foreigners = &laying.builds.offload.foreigners;
-        foreigners.lay_out(digest, client, &record, &here, |digest| files.get(digest).cloned())
-    });
-    laid_out.await.map_err(|error| {
-        let code = match &error {
-            ForeignError::Repository { .. } => Code::Repository,
-            ForeignError::Profile { .. } => Code::Profile,
-            ForeignError::Content { .. } | ForeignError::Missing { .. } | ForeignError::Path { .. } => Code::Domain,
-        };
-        ToClient::refused(code, &with_causes(&error))
-    })
 }

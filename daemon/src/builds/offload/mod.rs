@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`wire`] is what both ends say; [`client`] gives one package away, in one [`attempt`] after another; [`builder`]
 //! is the other end, [`versions`] plans there with the versions of dependencies that the client has, [`difference`] says why the
-//! two do not agree; [`guests`] knows whom what is built for others is for, and ends what nobody waits for; [`transfer`] moves the blocks of a domain and the package between exactly these two.
+//! two do not agree; [`their_domain`] has the client's configuration there; [`guests`] knows whom what is built for others is for, and ends what nobody waits for; [`transfer`] moves the blocks of a domain and the package between exactly these two.
 //!
 //! **Invariants.** What a builder made counts only if its word does ([`super::trust`]) and only for the fingerprint that was
 //! asked. Only the client's own job publishes, once. A builder that is lost costs time and nothing else: the package is
@@ -14,6 +14,7 @@ pub(super) mod client;
 mod difference;
 mod guests;
 mod log;
+mod their_domain;
 mod transfer;
 mod versions;
 mod wire;

@@ -1,10 +1,12 @@
 //! Blocks of a domain, the sources of a package and the package, moved between one client and one builder and nobody else.
 
+use super::wire::RecordSize;
 use crate::blocking;
 use crate::builds::capture::Captured;
 use crate::builds::claim::SignedClaim;
+use crate::builds::foreign::Charge;
 use crate::builds::plan::Planned;
-use crate::builds::record::{DomainRecord, RECORD_BYTES_MAX};
+use crate::builds::record::DomainRecord;
 use crate::domain::{Domain, held};
 use crate::swarm::{BodyError, OpenError, PeerId};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -86,11 +88,11 @@ impl Lent {
         let _one = super::lock(&domain.builds.offload.lending);
         for (digest, bytes) in blocks.chain([(&root, captured.record.as_slice())]) {
             put(&domain.store, digest, bytes)?;
-            domain.announcer.shared().offer(*digest, builder);
+            domain.announcer.shared().gives().offer(*digest, builder);
             lent.digests.push(*digest);
         }
         for source in planned.distfiles.iter().filter(|source| domain.store.contains(&source.digest)) {
-            domain.announcer.shared().offer(source.digest, builder);
+            domain.announcer.shared().gives().offer(source.digest, builder);
             lent.digests.push(source.digest);
         }
         Ok(lent)
@@ -100,7 +102,7 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         for digest in &self.digests {
-            self.domain.announcer.shared().take_back(digest, &self.builder);
+            self.domain.announcer.shared().gives().take_back(digest, &self.builder);
         }
     }
 }
@@ -117,24 +119,8 @@ fn put(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<(), TransferError
     Ok(())
 }
 
-/// One block, from the store or from this peer.
+/// One block, from who names it: what this machine has under the digest is not thereby the client's.
 async fn block(domain: &Arc<Domain>, peer: PeerId, digest: Digest, size: u64) -> Result<Vec<u8>, TransferError> {
-    let here = Arc::clone(domain);
-    let found = blocking::run(move || {
-        let blob = held(&here.store, &digest)?;
-        let mut bytes = vec![0; usize::try_from(blob.size()).ok()?];
-        let mut at = 0;
-        while let Some(room) = bytes.get_mut(at..).filter(|room| !room.is_empty()) {
-            match blob.read_at(at as u64, room) {
-                Ok(0) | Err(_) => return None,
-                Ok(count) => at += count,
-            }
-        }
-        Some(bytes)
-    });
-    if let Some(bytes) = found.await {
-        return Ok(bytes);
-    }
     let mut body = domain.swarm.open_within(peer, &digest, 0, FIRST_ANSWER).await?;
     if body.size() != size {
         return Err(TransferError::Size { peer, found: body.size(), expected: size });
@@ -146,34 +132,35 @@ async fn block(domain: &Arc<Domain>, peer: PeerId, digest: Digest, size: u64) ->
     if Digest::of(&bytes) != digest {
         return Err(TransferError::Bytes { peer });
     }
-    let (keeping, kept) = (domain.store.clone(), bytes.clone());
-    // Only so that it need not come again.
-    if let Err(error) = blocking::run(move || put(&keeping, &digest, &kept)).await {
-        tracing::debug!(%error, "a block of a domain is not kept");
-    }
     Ok(bytes)
 }
 
-/// A client's record and the files that it names: what is not here comes from that client.
+/// A client's record, the files that it names, and what that is charged to the client.
+pub(super) struct FetchedDomain {
+    pub(super) record: DomainRecord,
+    pub(super) files: BTreeMap<Digest, Vec<u8>>,
+    pub(super) charge: Arc<Charge>,
+}
+
+/// A client's domain, all of it from that client.
 pub(super) async fn fetch_domain(
     domain: &Arc<Domain>,
     client: PeerId,
     digest: Digest,
-    size: u64,
-) -> Result<(DomainRecord, BTreeMap<Digest, Vec<u8>>), TransferError> {
-    if size > RECORD_BYTES_MAX as u64 {
-        return Err(TransferError::Record(format!("a domain of {size} bytes, expected at most {RECORD_BYTES_MAX}")));
-    }
-    let record = block(domain, client, digest, size).await?;
+    size: RecordSize,
+) -> Result<FetchedDomain, TransferError> {
+    let record = block(domain, client, digest, size.get()).await?;
     let record = DomainRecord::decode(&record).map_err(|error| TransferError::Record(error.to_string()))?;
-    let wanted: BTreeMap<Digest, u64> = record.files.values().copied().collect();
+    let charge = domain.builds.offload.foreigners.charge(client, &record);
+    let charge = charge.map_err(|error| TransferError::Record(error.to_string()))?;
+    let wanted: BTreeMap<Digest, u64> = record.files.values().map(|(digest, size)| (*digest, size.get())).collect();
     let fetching: Vec<_> = wanted
         .into_iter()
         .map(|(digest, size)| async move { Ok((digest, block(domain, client, digest, size).await?)) })
         .collect();
     let files = futures::stream::iter(fetching).buffer_unordered(WIDTH).try_collect::<BTreeMap<_, _>>();
     let files: Result<_, TransferError> = files.await;
-    Ok((record, files?))
+    Ok(FetchedDomain { record, files: files?, charge })
 }
 
 /// The package of a claim from who made it. What had come before it broke off stays for the next attempt.

@@ -5,7 +5,7 @@
 //! nothing is guessed about slots, and whether it is the client's build in the end its fingerprint says.
 
 use crate::builds::plan::Planned;
-use crate::builds::record::DomainRecord;
+use crate::builds::record::{DomainRecord, FileSize};
 use std::collections::{BTreeMap, BTreeSet};
 use tree::cpv::{Cp, Cpv};
 use tree::digest::Digest;
@@ -47,7 +47,8 @@ pub(super) fn masking(
     let mut text = own.unwrap_or_default();
     masked.iter().for_each(|cpv| text.extend_from_slice(format!("={cpv}\n").as_bytes()));
     let digest = Digest::of(&text);
-    record.files.insert(place, (digest, text.len() as u64));
+    // What this machine adds is its own affair, and some lines.
+    record.files.insert(place, (digest, FileSize::default()));
     (record, Some((digest, text)))
 }
 
@@ -69,15 +70,16 @@ mod tests {
     fn masks_come_to_those_of_the_user_whether_in_a_file_or_a_directory() {
         let masked: BTreeSet<Cpv> = ["dev-libs/two-1.1".parse().unwrap()].into();
         let mine = b"<dev-libs/two-1\n".to_vec();
-        let file: BTreeMap<String, (Digest, u64)> = [(MASK.to_owned(), (Digest::of(&mine), 16))].into();
+        let size = FileSize::try_from(16).unwrap();
+        let file: BTreeMap<String, (Digest, FileSize)> = [(MASK.to_owned(), (Digest::of(&mine), size))].into();
         let record = DomainRecord { files: file, ..DomainRecord::default() };
         let (same, none) = masking(record.clone(), &BTreeSet::new(), |_| None);
         assert!(same == record && none.is_none());
         let (record, new) = masking(record, &masked, |digest| (*digest == Digest::of(&mine)).then(|| mine.clone()));
         let (digest, text) = new.unwrap();
         assert_eq!(text, b"<dev-libs/two-1\n=dev-libs/two-1.1\n");
-        assert_eq!(record.files, [(MASK.to_owned(), (digest, 34))].into());
-        let folder: BTreeMap<String, (Digest, u64)> = [(format!("{MASK}/own"), (Digest::of(&mine), 16))].into();
+        assert_eq!(record.files, [(MASK.to_owned(), (digest, FileSize::default()))].into());
+        let folder: BTreeMap<String, (Digest, FileSize)> = [(format!("{MASK}/own"), (Digest::of(&mine), size))].into();
         let (record, _) = masking(DomainRecord { files: folder, ..DomainRecord::default() }, &masked, |_| None);
         assert_eq!(record.files.len(), 2);
     }

@@ -5,6 +5,8 @@
 
 use crate::builds::claim::CLAIM_BYTES_MAX;
 use crate::builds::recipe::RECIPE_BYTES_MAX;
+use crate::builds::record::RECORD_BYTES_MAX;
+use crate::sizes::SaidSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -19,6 +21,9 @@ pub(super) const LINES_MAX: usize = 60;
 pub(super) const LINE_BYTES_MAX: usize = 2048;
 /// Bytes of a short text.
 const TEXT_BYTES_MAX: usize = 4096;
+
+/// Bytes of a domain record, as its client says.
+pub(super) type RecordSize = SaidSize<RECORD_BYTES_MAX>;
 
 /// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +50,7 @@ pub(super) struct Offer {
     /// Of the client's domain record.
     pub(super) domain: ByteBuf,
     /// Bytes of the record.
-    pub(super) domain_size: u64,
+    pub(super) domain_size: RecordSize,
     pub(super) arch: String,
     pub(super) chost: String,
 }
@@ -54,12 +59,30 @@ pub(super) struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToClient {
-    Refused { code: Code, reason: String, lines: Vec<String> },
-    Accepted { job: u64 },
-    Event { phase: Option<String>, reason: Option<String>, log: ByteBuf },
+    Refused {
+        code: Code,
+        reason: String,
+        lines: Vec<String>,
+    },
+    Accepted {
+        job: u64,
+    },
+    Event {
+        phase: Option<String>,
+        reason: Option<String>,
+        log: ByteBuf,
+    },
     Alive {},
-    Done { claim: ByteBuf },
-    Failed { phase: String, reason: String, tail: Vec<String>, ebuild: bool },
+    /// The receipt for the package, which an earlier version gave as a claim.
+    Done {
+        claim: ByteBuf,
+    },
+    Failed {
+        phase: String,
+        reason: String,
+        tail: Vec<String>,
+        ebuild: bool,
+    },
 }
 
 /// Why a builder does not build.
@@ -207,7 +230,7 @@ mod tests {
             fingerprint: ByteBuf::from(vec![2; 64]),
             recipe: "peerage recipe 1\n".into(),
             domain: ByteBuf::from(vec![3; 64]),
-            domain_size: 100,
+            domain_size: 100.try_into().unwrap(),
             arch: "amd64".into(),
             chost: "x86_64-pc-linux-gnu".into(),
         }

@@ -57,7 +57,9 @@ mod tests {
             let at = top.join(PLACES[*place]);
             // What cannot be put there, because something else is, is not.
             let Some(parent) = at.parent() else { continue };
-            if std::fs::create_dir_all(parent).is_err() || !parent.canonicalize().unwrap().starts_with(top) {
+            // Nothing is made outside, whatever links lie on the way by now.
+            let there = parent.ancestors().find_map(|above| above.canonicalize().ok());
+            if !there.is_some_and(|above| above.starts_with(top)) || std::fs::create_dir_all(parent).is_err() {
                 continue;
             }
             let _there_already = match thing {

@@ -66,7 +66,7 @@ pub(super) async fn a_peer_that_looks_up_claims_for_ever_costs_no_more_than_the_
     let (peer, short) = (server.swarm.peer_id(), Duration::from_millis(50));
     let late = client.swarm.claims(peer, &recipe(), short).await.unwrap_err();
     assert!(matches!(late, OpenError::NoAnswer { after, .. } if after == short), "{late}");
-    assert_eq!(late.offence(), Some(Offence::Stalled));
+    assert_eq!(late.offence(), Some(Offence::Failing));
     server.shelf.latch.open();
     assert_eq!(client.swarm.claims(peer, &recipe(), PATIENCE).await.unwrap(), [b"claim"]);
 }
@@ -85,7 +85,8 @@ pub(super) async fn a_ninth_stream_for_claims_is_told_to_wait_while_blobs_still_
         pipes.push(pipe);
     }
     let ninth = client.swarm.claims(peer, &recipe(), PATIENCE).await.unwrap_err();
-    assert!(matches!(ninth, OpenError::Busy { .. }) && ninth.offence().is_none(), "{ninth}");
+    assert!(matches!(ninth, OpenError::Busy { .. }), "{ninth}");
+    assert_eq!(ninth.offence().map(Offence::is_proven), Some(false), "it is asked later, and not banned for it");
     let mut body = client.swarm.open(peer, &blob, 0).await.unwrap();
     assert_eq!(read(&mut body).await.unwrap(), b"blob");
     drop(pipes);
@@ -116,7 +117,9 @@ pub(super) async fn garbage_on_a_stream_for_claims_ends_only_that_stream(kind: K
 }
 
 pub(super) async fn a_banned_peer_is_not_asked_for_claims(kind: Kind) {
-    let (client, server) = kind.pair(claimed(&[b"claim".to_vec()])).await;
+    let client = kind.node().await;
+    // It came by itself: whom the user lists is not banned.
+    let server = kind.beside(&client, claimed(&[b"claim".to_vec()]), config()).await;
     let peer = server.swarm.peer_id();
     client.swarm.blame(peer, Offence::WrongBytes);
     let refused = client.swarm.claims(peer, &recipe(), PATIENCE).await;
