@@ -1,4 +1,4 @@
-//! Panics: each is a bug; it costs the task it happened in, is logged, counted and told. See decision 0025.
+//! Panics: each is a bug; it costs the task it happened in, is logged, counted and told. See decision 0027.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -63,7 +63,7 @@ pub(crate) fn named_blocking<T>(name: Option<&'static str>, work: impl FnOnce() 
 }
 
 /// The work, or that it ended in a panic. What it shares with others is guarded by types that put it right when they are
-/// dropped, or is whole between any two statements: decision 0025 names what is relied on.
+/// dropped, or is whole between any two statements: decision 0027 names what is relied on.
 ///
 /// # Errors
 /// When it panicked.

@@ -386,6 +386,11 @@ mod tests {
             assert!(cost(&make(1), &Budget::of_program()).2, "{name}: a single one is a program");
         }
         assert!(!cost(&elf_made::run_paths(1 << 19), &Budget::of_program()).2, "it says nothing rather than a part");
+        // What is seen over and over is paid for each time, also where no end of a string is in reach.
+        for bytes in [200, 1 << 20] {
+            let seen = cost(&elf_made::long_names(500, bytes), &Budget::of_program()).1;
+            assert!(seen >= 500 * bytes.min(4096) as u64, "{bytes}: {seen}");
+        }
         assert!(!cost(&elf_made::needed_versions(1 << 19), &Budget::of_program()).2);
     }
 
