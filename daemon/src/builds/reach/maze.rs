@@ -127,7 +127,8 @@ mod tests {
             match std::fs::metadata(&path) {
                 Ok(about) if about.is_file() => files.push(path),
                 Ok(about) if about.is_dir() && looked < 2000 => {
-                    let entries = std::fs::read_dir(&path).unwrap();
+                    // At the end of as many links as the system follows, nobody gets in.
+                    let Ok(entries) = std::fs::read_dir(&path) else { continue };
                     ahead.extend(entries.map(|entry| entry.unwrap().path()));
                 }
                 _ => {}
