@@ -80,6 +80,9 @@ fn abort_on_panic() {
     }));
 }
 
+/// The variables by which curl, wget and the HTTP client of this program know a proxy.
+const PROXIES: [&str; 6] = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+
 fn look_around() -> Around {
     let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
     let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -94,6 +97,7 @@ fn look_around() -> Around {
                 portdir: text("PORTDIR"),
                 portdir_overlay: text("PORTDIR_OVERLAY"),
             },
+            has_proxy: PROXIES.into_iter().any(|name| variable(name).is_some()),
         },
         path: variable("PATH").unwrap_or_default(),
         portage_configroot: path("PORTAGE_CONFIGROOT"),

@@ -2,6 +2,8 @@
 //!
 //! What is timed is what a daemon does when a build ends, when Portage asks for the index after that, and when it starts.
 
+#![expect(clippy::print_stdout, reason = "what it measured is what it is for")]
+
 use daemon::binhost::{Binhost, BinpkgRow, Demands, Origin, Owner};
 use daemon::machine::Machine;
 use std::collections::BTreeMap;

@@ -161,7 +161,7 @@ impl Shares {
     /// How many are held.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.held.values().map(|class| class.all).sum()
+        tree::size::total(self.held.values().map(|class| class.all))
     }
 
     /// Whether nothing is held.
@@ -679,7 +679,7 @@ mod tests {
         for (n, who) in all.iter().enumerate() {
             shares.take(who, n as u64);
         }
-        assert_eq!(shares.len(), (0..40).sum::<u64>());
+        assert_eq!(shares.len(), tree::size::total(0..40));
         for who in &all {
             shares.give_back(who, u64::MAX);
         }

@@ -49,6 +49,8 @@ pub struct Overrides {
 pub struct Config {
     /// Portage's own variables about the repositories, as the daemon's environment has them.
     pub repo_variables: RepoVariables,
+    /// A proxy looks names up for the daemon, as its environment says.
+    pub proxied: bool,
     /// Store, index and keys.
     pub data_dir: PathBuf,
     /// Addresses of the mirror and the status page.
@@ -341,6 +343,7 @@ impl Config {
         };
         let mut config = Self::merge(overrides, file, default_dir, default_control(around), &mut picker);
         config.repo_variables = around.repo_variables.clone();
+        config.proxied = around.has_proxy;
         config.check()?;
         Ok((config, picker.origins))
     }
@@ -414,6 +417,7 @@ impl Config {
             offload: OffloadConfig::merge(&file.offload, build.jobs_max, picker),
             build,
             repo_variables: RepoVariables::default(),
+            proxied: false,
         }
     }
 

@@ -257,7 +257,7 @@ mod tests {
         let progress = follower.wait_until(|progress| progress.received > 0).await;
         assert_eq!(progress.size, Some(SIZE));
         let partials = std::fs::read_dir(dir.path().join("incoming")).unwrap();
-        let taken = partials.map(|partial| partial.unwrap().metadata().unwrap().blocks() * 512).sum();
+        let taken = tree::size::total(partials.map(|partial| partial.unwrap().metadata().unwrap().blocks() * 512));
         assert!(matches!(ingest.close().await, Ok(Closed::Short)));
         taken
     }

@@ -119,9 +119,8 @@ pub(crate) fn bind_socket(path: &Path, mode: u32) -> Result<UnixListener, Privat
         std::fs::rename(&made, path).map_err(failed(path))?;
         Ok(listener)
     });
-    match std::fs::remove_dir_all(&hidden) {
-        Err(error) => tracing::warn!(path = %hidden.display(), %error, "a directory of the start is left over"),
-        Ok(()) => {}
+    if let Err(error) = std::fs::remove_dir_all(&hidden) {
+        tracing::warn!(path = %hidden.display(), %error, "a directory of the start is left over");
     }
     bound
 }

@@ -422,7 +422,11 @@ fn addresses(listeners: &[TcpListener], identity: &Identity) -> Addresses {
 }
 
 fn mirror_options(config: &Config) -> MirrorOptions {
-    MirrorOptions { stall: Duration::from_secs(config.mirror_stall_s), ..MirrorOptions::default() }
+    MirrorOptions {
+        stall: Duration::from_secs(config.mirror_stall_s),
+        proxied: config.proxied,
+        ..MirrorOptions::default()
+    }
 }
 
 fn swarm_config(config: &Config) -> Result<swarm::Config, RunError> {

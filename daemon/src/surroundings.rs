@@ -16,6 +16,8 @@ pub struct Surroundings {
     pub xdg_runtime_dir: Option<PathBuf>,
     /// What Portage's own variables say about the repositories.
     pub repo_variables: RepoVariables,
+    /// A variable names a proxy (`http_proxy` and its like).
+    pub has_proxy: bool,
 }
 
 /// The socket clients try when nobody names one.

@@ -31,8 +31,6 @@ pub(crate) struct Clients {
     outside: Client,
     off_this_machine: Client,
     off_this_network: Client,
-    /// Names are looked up by a proxy: then the address connected to says nothing of the server, and whom the proxy will
-    /// connect to is its own decision.
     proxied: bool,
     connect: Duration,
     redirects_max: usize,
@@ -57,7 +55,7 @@ impl Clients {
             outside: built(shared)?,
             off_this_machine: built(|| shared().dns_resolver(NoNearer(Reach::Network)))?,
             off_this_network: built(|| shared().dns_resolver(NoNearer(Reach::World)))?,
-            proxied: has_proxy(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())),
+            proxied: options.proxied,
             connect: options.connect,
             redirects_max: options.redirects_max,
         })
@@ -121,11 +119,6 @@ impl Clients {
         let connected = || response.remote_addr().filter(|_| !self.proxied).map(|address| Reach::of(address.ip()));
         Reach::spelled(url).or_else(connected).unwrap_or(Reach::World)
     }
-}
-
-/// Whether the environment names a proxy, as curl, wget and reqwest read it.
-fn has_proxy(is_set: impl Fn(&str) -> bool) -> bool {
-    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].into_iter().any(is_set)
 }
 
 /// Builds a client; on a machine without root certificates one that can do http alone, which is enough for many mirrors.

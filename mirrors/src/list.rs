@@ -35,6 +35,9 @@ pub struct Options {
     pub redirects_max: usize,
     /// What we call ourselves.
     pub user_agent: String,
+    /// Names are looked up by a proxy of the environment: then the address connected to says nothing of the server, and whom
+    /// the proxy connects to is its own decision.
+    pub proxied: bool,
 }
 
 impl Default for Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             long: Duration::from_secs(45),
             redirects_max: 5,
             user_agent: concat!("peer/", env!("CARGO_PKG_VERSION"), " (Gentoo distfile-fetch)").to_owned(),
+            proxied: false,
         }
     }
 }

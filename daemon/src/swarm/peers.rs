@@ -542,7 +542,7 @@ mod tests {
             lock(&state.table).peers[peer].held.len()
         };
         let crowd: Vec<usize> = (0..64).map(|_| tell(&peer(&state, true, false))).collect();
-        assert_eq!((crowd[0], crowd.iter().sum::<usize>()), (100, 400), "of one origin");
+        assert_eq!((crowd[0], tree::size::total(crowd.iter().map(|held| *held as u64))), (100, 400), "of one origin");
         let listed = peer(&state, true, true);
         assert_eq!(tell(&listed), 2800);
     }

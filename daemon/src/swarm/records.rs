@@ -475,7 +475,8 @@ mod tests {
         }
         let total = records.places.len() as u64;
         assert_eq!(records.shares.len(), total, "what gave way is not counted any more");
-        let counted: u64 = records.providers.iter().flatten().map(|provider| u64::from(provider.count)).sum();
+        let counts = records.providers.iter().flatten().map(|provider| u64::from(provider.count));
+        let counted = tree::size::total(counts);
         assert_eq!(counted, total);
     }
 

@@ -252,7 +252,7 @@ async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize) -> io::
     let mut bytes = Vec::new();
     while bytes.len() < length {
         let come = bytes.len();
-        bytes.resize(length.min(come + FRAME_PART_BYTES), 0);
+        bytes.resize(length.min(come.saturating_add(FRAME_PART_BYTES)), 0);
         let room = bytes.get_mut(come..).unwrap_or_default();
         stream.read_exact(room).await?;
     }
