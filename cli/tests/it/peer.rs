@@ -278,6 +278,24 @@ impl TestPeer {
         peer(&self.start.dir, &all)
     }
 
+    /// Begins a verb, and waits for its first line: from then on the daemon is known to be at it. What is given back waits for
+    /// its end, and answers how it ended.
+    pub(crate) fn begins(&self, words: &[&str]) -> (String, impl FnOnce() -> ExitStatus + use<>) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
+        command.args(words).arg("--control").arg(self.start.control());
+        clean(&mut command, &self.start.dir);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("the binary was built for this test");
+        let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut first = String::new();
+        said.read_line(&mut first).expect("the binary prints UTF-8");
+        let end = move || {
+            std::io::copy(&mut said, &mut std::io::sink()).expect("its output can be read");
+            child.wait().expect("the child is ours")
+        };
+        (first, end)
+    }
+
     /// A verb that must do what it is asked.
     pub(crate) fn does(&self, words: &[&str]) -> String {
         let output = self.verb(words);
