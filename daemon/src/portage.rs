@@ -15,8 +15,12 @@ use tree::cpv::Cp;
 use tree::mdcache::MdEntry;
 use tree::repo::EbuildRepo;
 
-/// Sourcing an ebuild takes some 50 ms; a batch of a few hundred has minutes.
-const DEADLINE: Duration = Duration::from_secs(300);
+/// Portage itself starts in a second, on a slow disk in some.
+const START_MAX: Duration = Duration::from_secs(30);
+/// Sourcing an ebuild takes some 50 ms. Portage was seen to wait for ever for one that had ended: the next look asks again.
+const EBUILD_MAX: Duration = Duration::from_secs(3);
+/// However many are asked about.
+const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// Metadata of one ebuild is some kilobytes.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Reads `cat/PF` lines, writes `cat/PF`, then md5-cache lines, then an empty line, for each it has an answer for.
@@ -79,7 +83,7 @@ impl Portage {
             environment,
             input: cpvs.as_bytes().to_vec(),
             output_max_bytes: ANSWER_MAX_BYTES,
-            deadline: DEADLINE,
+            deadline: deadline(cpvs.lines().count()),
         }
     }
 }
@@ -118,6 +122,12 @@ impl AskMetadata for Portage {
             ) => Err(error.to_string()),
         }
     }
+}
+
+/// How long an answer about so many ebuilds is waited for.
+fn deadline(ebuilds: usize) -> Duration {
+    let each = EBUILD_MAX.saturating_mul(u32::try_from(ebuilds).unwrap_or(u32::MAX));
+    START_MAX.saturating_add(each).min(DEADLINE_MAX)
 }
 
 /// A program in the directories of a `PATH`.
@@ -166,6 +176,13 @@ fn parse(output: &[u8], asked: &BTreeMap<String, (&Cp, &String)>) -> BTreeMap<Cp
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_ebuilds_are_not_waited_for_as_long_as_many() {
+        for (ebuilds, seconds) in [(0, 30), (1, 33), (64, 222), (10_000, 600), (usize::MAX, 600)] {
+            assert_eq!(deadline(ebuilds), Duration::from_secs(seconds), "{ebuilds}");
+        }
+    }
 
     #[test]
     fn only_what_was_asked_is_taken_from_the_answer() {
