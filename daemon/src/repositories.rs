@@ -67,7 +67,7 @@ struct Turns {
     running: bool,
     began: Option<Instant>,
     last: Option<Instant>,
-    /// How long the last one took.
+    /// How long the last one took, if it changed nothing.
     took: Duration,
 }
 
@@ -235,6 +235,11 @@ impl Repositories {
         self.look.send_replace(None);
         // A daemon that stops has not read them.
         self.first.send_if_modified(|first| !std::mem::replace(first, *first || !self.stopping.is_cancelled()));
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Reading what changed is no reason to look more rarely.
+        let quiet = turns.began.filter(|_| !done.changed());
+        turns.took = quiet.map_or(Duration::ZERO, |began| began.elapsed());
+        drop(turns);
         if done.changed() {
             tracing::info!(read = done.read, removed = done.removed, "repositories refreshed");
         }
@@ -304,7 +309,6 @@ struct Turn<'a>(&'a Repositories);
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.took = turns.began.map_or(Duration::ZERO, |began| began.elapsed());
         (turns.running, turns.last) = (false, Some(Instant::now()));
         drop(turns);
         self.0.turn_ended.notify_all();
