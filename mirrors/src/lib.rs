@@ -45,4 +45,5 @@ pub use list::{Mirrors, NewMirrorsError, Options};
 pub use pace::{Floor, Pace, TooSlow};
 pub use pass::{Conditional, OpenPathError, PassBody};
 pub use plan::{Candidate, Exempt, Origin, Source, Uri};
+pub use reach::Reach;
 pub use rounds::Rounds;

@@ -13,7 +13,7 @@ use url::{Host, Url};
 
 /// From where an address can be reached; later ones are further out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reach {
+pub enum Reach {
     /// This machine alone.
     Machine,
     /// A network that the Internet does not route to: at home, in a company, of a provider's own, of one link.
@@ -24,7 +24,8 @@ pub(crate) enum Reach {
 
 impl Reach {
     /// That of an address (RFC 6890). An IPv4 address inside an IPv6 one counts as itself.
-    pub(crate) fn of(address: IpAddr) -> Self {
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::of_v4(v4),
             IpAddr::V6(v6) => inner_v4(v6).map_or_else(|| Self::of_v6(v6), Self::of_v4),

@@ -62,11 +62,13 @@ pub(super) fn may_tell(tellers: &[Multiaddr], address: &Multiaddr) -> bool {
     let no_machine = told.is_multicast() || matches!(told, IpAddr::V4(ip) if ip.is_broadcast());
     // A peer on this machine may name any address of it.
     let here = || tellers.iter().any(|teller| ip(teller).is_some() && Reach::of(teller) == Reach::Loopback);
+    let of_teller = || tellers.iter().filter_map(ip).any(|teller| same_network(teller, told));
     !no_machine
         && match Reach::of(address) {
-            Reach::Wide => true,
+            // Networks of carriers and of virtual networks, and addresses that hold another one: not near, and not the Internet.
+            Reach::Wide => mirrors::Reach::of(told) == mirrors::Reach::World || here() || of_teller(),
             Reach::Loopback => here() && !told.is_unspecified(),
-            Reach::Lan => here() || tellers.iter().filter_map(ip).any(|teller| same_network(teller, told)),
+            Reach::Lan => here() || of_teller(),
         }
 }
 
@@ -106,7 +108,9 @@ mod tests {
     fn nobody_sends_us_knocking_where_it_could_not_have_been() {
         let tellers =
             ["/ip4/127.0.0.1/tcp/7", "/ip4/192.168.1.5/tcp/7", "/ip6/fd00:1::5/tcp/7", "/ip4/198.51.100.5/tcp/7"];
-        let table: [(&str, [bool; 4]); 17] = [
+        let table: [(&str, [bool; 4]); 19] = [
+            ("/ip4/100.64.0.1/tcp/1", [true, false, false, false]),
+            ("/ip6/64:ff9b::7f00:1/tcp/1", [true, false, false, false]),
             ("/ip4/192.0.2.1/tcp/1", [true, true, true, true]),
             ("/ip6/2001:db8::1/tcp/1", [true, true, true, true]),
             ("/ip4/192.168.1.9/tcp/1", [true, true, false, false]),
