@@ -113,10 +113,13 @@ impl Binhost {
         let (rows, answers) = (read_rows(store)?, Arc::new(answers));
         let mut state = State { version: 1, rows, header, answers, rejected: Arc::default() };
         state.judge(&machine);
-        let current = Generation::new(&state.index(store, timestamp));
+        let mut current = state.generation(store, timestamp);
         // Nobody knows who saw the last one before this start.
         current.mark_served();
         let known = current.digest().to_string() == digest;
+        if !known {
+            current = state.generation(store, now(store).max(timestamp + STEP_S));
+        }
         let root = PIN_ROOT.parse().expect("the name is short and has no control characters");
         let kept: Vec<Digest> = state.rows.values().flat_map(|row| row.kept()).collect();
         let binhost = Self {
@@ -131,7 +134,7 @@ impl Binhost {
         };
         store.repin(&binhost.root, &kept).map_err(BinhostError::Pin)?;
         if !known {
-            binhost.switch(&state)?;
+            binhost.save(&binhost.made_last(), &state)?;
         }
         Ok(binhost)
     }
@@ -377,26 +380,25 @@ impl Binhost {
         }
         state.judge(&self.machine);
         self.state().rejected = Arc::clone(&state.rejected);
-        let current = self.made_last();
-        let index = state.index(&self.store, current.timestamp);
-        if index.to_string().as_bytes() != current.text {
-            drop(index);
-            self.switch(&state)?;
-        }
+        self.switch(&state)?;
         *made = state.version;
         Ok(())
     }
 
+    /// Makes a new generation, if more than its time would be another than in the one that is served.
     fn switch(&self, state: &State) -> Result<(), BinhostError> {
         loop {
             let old = self.made_last();
             let served = old.was_served();
             // Who never saw the old one cannot take the new one for it.
             let timestamp = if served { now(&self.store).max(old.timestamp + STEP_S) } else { old.timestamp };
-            let new = Generation::new(&state.index(&self.store, timestamp));
-            let saved: Saved = (STATE_VERSION, timestamp, new.digest().to_string(), state.header.clone());
-            let saved = serde_ipld_dagcbor::to_vec(&saved).expect("texts and numbers always have a DAG-CBOR form");
-            self.store.put_row(RowTable::Binpkgs, STATE_KEY, &saved)?;
+            let index = state.index(&self.store, timestamp);
+            let text = index.to_string();
+            if old.says_the_same_as(&text) {
+                return Ok(());
+            }
+            let new = Generation::new(text, timestamp, index.entries().len());
+            self.save(&new, state)?;
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             if old.was_served() == served {
                 tracing::debug!(timestamp, packages = new.packages, "new Packages index");
@@ -405,11 +407,22 @@ impl Binhost {
             }
         }
     }
+
+    fn save(&self, generation: &Generation, state: &State) -> Result<(), BinhostError> {
+        let saved: Saved = (STATE_VERSION, generation.timestamp, generation.digest().to_string(), state.header.clone());
+        let saved = serde_ipld_dagcbor::to_vec(&saved).expect("texts and numbers always have a DAG-CBOR form");
+        Ok(self.store.put_row(RowTable::Binpkgs, STATE_KEY, &saved)?)
+    }
 }
 
 impl State {
     fn judge(&mut self, machine: &Machine) {
         self.rejected = Arc::new(usable::judge(&self.rows, machine, &self.answers));
+    }
+
+    fn generation(&self, store: &Store, timestamp: u64) -> Generation {
+        let index = self.index(store, timestamp);
+        Generation::new(index.to_string(), timestamp, index.entries().len())
     }
 
     /// The index of what is held and can be used.

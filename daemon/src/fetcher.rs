@@ -423,7 +423,6 @@ mod tests {
 
     const SIZE: Option<u64> = Some(CONTENT.len() as u64);
 
-    /// 64 connections of one machine announced everything and answered "busy": every distfile was a 404, no mirror was asked.
     #[tokio::test(start_paused = true)]
     async fn small_pieces_go_to_the_disk_together_and_the_first_at_once() {
         let mut gathered = Gathered::default();
@@ -447,6 +446,7 @@ mod tests {
         assert!(gathered.take().is_empty());
     }
 
+    /// 64 connections of one machine announced everything and answered "busy": every distfile was a 404, no mirror was asked.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_mirror_is_asked_however_many_peers_are_busy() {
         let house = House::new().await;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::builds::claim::{Claim, SignedClaim};
-use daemon::swarm::{Config, Held, Holdings, Identity, PeerId, ReadAt, Swarm};
+use daemon::swarm::{Config, Held, Holdings, Identity, PeerId, Swarm};
 use daemon::tasks::Tasks;
 use tempfile::tempdir;
 use tokio::runtime::Runtime;
@@ -16,6 +15,7 @@ use tree::gpkg::Gpkg;
 use tree::image::Image;
 
 use crate::builder::{Builder, built_here, came, of_cpv, package, planned};
+use crate::liar::Blob;
 use crate::peer::TestPeer;
 
 const ONE: &str = "app-misc/one-1.0";
@@ -30,22 +30,11 @@ struct Shelf {
     asked: Mutex<Vec<Digest>>,
 }
 
-struct Bytes(Vec<u8>);
-
-impl ReadAt for Bytes {
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let rest = self.0.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
-        let length = rest.len().min(into.len());
-        into[..length].copy_from_slice(&rest[..length]);
-        Ok(length)
-    }
-}
-
 impl Holdings for Shelf {
     fn open(&self, digest: &Digest, _: &PeerId) -> Option<Held> {
         self.opened.lock().unwrap().push(*digest);
         let bytes = self.blobs.lock().unwrap().get(digest)?.clone();
-        Some(Held { size: bytes.len() as u64, reader: Box::new(Bytes(bytes)) })
+        Some(Held { size: bytes.len() as u64, reader: Box::new(Blob(bytes)) })
     }
 
     /// The same, whatever recipe is asked for.

@@ -37,7 +37,8 @@ pub(crate) struct Shelf {
     offers: Arc<AtomicUsize>,
 }
 
-struct Blob(Vec<u8>);
+/// Bytes that a node of a test gives.
+pub(crate) struct Blob(pub(crate) Vec<u8>);
 
 impl ReadAt for Blob {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {

@@ -8,7 +8,6 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tree::digest::Digest;
 use tree::moment::Moment;
-use tree::packages::PackagesIndex;
 
 /// An index as it is served.
 #[derive(Debug)]
@@ -25,11 +24,14 @@ pub struct Generation {
 }
 
 impl Generation {
-    pub(super) fn new(index: &PackagesIndex) -> Self {
-        let (text, timestamp) = (index.to_string(), index.timestamp().unwrap_or(0));
+    pub(super) fn new(text: String, timestamp: u64, packages: usize) -> Self {
         let gzip = compress(text.as_bytes(), timestamp);
-        let packages = index.entries().len();
         Self { text: text.into(), gzip, timestamp, packages, served: AtomicBool::new(false) }
+    }
+
+    /// Whether another text differs in nothing but its time.
+    pub(super) fn says_the_same_as(&self, text: &str) -> bool {
+        std::str::from_utf8(&self.text).is_ok_and(|own| without_time(own) == without_time(text))
     }
 
     /// When it came to be.
@@ -49,6 +51,12 @@ impl Generation {
     pub(super) fn was_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }
+}
+
+/// What stands before and behind the line with the time, which is one of the header's.
+fn without_time(text: &str) -> Option<(&str, &str)> {
+    let (before, rest) = text.split_once("TIMESTAMP: ")?;
+    Some((before, rest.split_once('\n')?.1))
 }
 
 fn compress(text: &[u8], timestamp: u64) -> Bytes {
